@@ -1,0 +1,3 @@
+"""Self-supervised pretraining of joint-embedding predictive architectures."""
+
+__version__ = "0.1.0"
