@@ -105,7 +105,8 @@ def from_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def normalisation(encoder: nn.Module) -> dict[str, list[float]]:
     """Mean and deviation per channel, on the scale 0..1, that the encoder really uses."""
-    return {name: getattr(encoder.normalise, name).flatten().tolist() for name in ("mean", "std")}
+    own = encoder.normalise
+    return {"mean": own.mean.flatten().tolist(), "std": own.std.flatten().tolist()}
 
 
 def fill(encoder: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -103,11 +103,9 @@ class FrozenEncoder(nn.Module):
         """`(B, C, H, W)` -> `(B, C, 1, H, W)`, and a plain word about a wrong size."""
         if images.dim() not in (4, 5):
             raise UserError(f"expected images (B, C, H, W) or clips (B, C, T, H, W), found shape {tuple(images.shape)}")
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            found = "x".join(str(n) for n in images.shape[-2:])
-            raise UserError(
-                f"{self.name} takes {self.image_size}x{self.image_size} pixels, found {found}; resize first"
-            )
+        size, found = (self.image_size, self.image_size), tuple(images.shape[-2:])
+        if found != size:
+            raise UserError(f"{self.name} takes {size[0]}x{size[1]} pixels, found {found[0]}x{found[1]}; resize first")
         return images.unsqueeze(2) if images.dim() == 4 else images
 
 
@@ -124,9 +122,7 @@ def _timm(name: str, image_size: int, pretrained: bool) -> nn.Module:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(
-            f"{folder} is no exported encoder: it has no config.json (make one with `jepa-pretrain export`)"
-        )
+        raise UserError(f"{folder} is no exported encoder: no config.json there (`jepa-pretrain export` makes one)")
     try:
         config = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -153,10 +149,8 @@ def _check(config: dict[str, Any], encoder: nn.Module, source: str) -> None:
     built = {"grid": list(encoder.grid), "width": encoder.width, "image_size": encoder.image_size}
     for key, expected in built.items():
         if config[key] != expected:
-            raise UserError(
-                f"{source}/config.json: expected {key} {expected} for its architecture, found {config[key]}"
-            )
+            raise UserError(f"{source}/config.json: expected {key} {expected} for this class, found {config[key]}")
     for key, expected in normalisation(encoder).items():
-        found = config["normalisation"][key]
+        found = config["normalisation"].get(key)
         if found != expected:
             raise UserError(f"{source}/config.json: expected {key} {expected}, found {found}")
