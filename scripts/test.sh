@@ -13,6 +13,6 @@ bash scripts/setup.sh dev,video,agent,interop
 
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-"$VENV/bin/lint-imports"
+"$VENV/bin/lint-imports" --no-cache
 # Last, so that the closing line is pytest's own summary.
 "$VENV/bin/python" -m pytest "$@"
