@@ -54,7 +54,7 @@ class Shards(LightningDataModule):
         batch_size: int = 64,
         workers: int = 2,
         seed: int = 0,
-        reading: Reading = Reading(),  # noqa: B008 - frozen, and jsonargparse shows its defaults
+        reading: Reading = Reading(),
     ):
         super().__init__()
         self.train, self.val, self.views, self.masker = train, val, views, masker
