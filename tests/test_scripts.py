@@ -219,7 +219,7 @@ def test_pretrain_job_starts_one_task_for_each_gpu(checkout: Checkout):
     call = pretrain(checkout, RECIPE, "--data.train", "/shards/train-*.tar")
     assert f"jepa-pretrain fit --config {RECIPE}" in call
     assert "--trainer.devices 8 --trainer.num_nodes 4" in call
-    assert call.endswith("--ckpt_path last --data.train /shards/train-*.tar")
+    assert call.endswith("--run runs/ijepa_vith14_in1k --ckpt_path last --data.train /shards/train-*.tar")
 
 
 def test_pretrain_job_goes_on_from_the_newest_checkpoint(checkout: Checkout):
