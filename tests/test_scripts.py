@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -222,24 +224,42 @@ def test_pretrain_job_starts_one_task_for_each_gpu(checkout: Checkout):
     assert call.endswith("--run runs/ijepa_vith14_in1k --ckpt_path last --data.train /shards/train-*.tar")
 
 
-def test_pretrain_job_goes_on_from_the_newest_checkpoint(checkout: Checkout):
-    run = checkout.root / "runs" / "ijepa_vith14_in1k"
-    (run / "checkpoints").mkdir(parents=True)
-    for age, name in enumerate(["hpc_ckpt_2.ckpt", "checkpoints/last.ckpt", "hpc_ckpt_1.ckpt"]):
-        (run / name).touch()
-        os.utime(run / name, (1e9 - age, 1e9 - age))
-    assert f"--ckpt_path runs/{run.name}/hpc_ckpt_2.ckpt" in pretrain(checkout, RECIPE)
-    os.utime(run / "checkpoints" / "last.ckpt", (2e9, 2e9))
-    assert f"--ckpt_path runs/{run.name}/checkpoints/last.ckpt" in pretrain(checkout, RECIPE)
-    assert "--ckpt_path last" in pretrain(checkout, RECIPE, RUN="runs/other")
+def test_pretrain_job_fails_as_its_tasks_do(checkout: Checkout):
+    checkout.stand_in("srun", status=3)
+    assert checkout.run("scripts/slurm/pretrain.sbatch", RECIPE, **SLURM).returncode == 3
 
 
-def test_pretrain_job_asks_to_be_requeued():
+def test_pretrain_job_asks_to_be_requeued_and_waits_for_its_tasks(checkout: Checkout):
+    """The signal reaches the script while its tasks run; they end on their own time."""
+    checkout.stand_in("scontrol")
+    checkout.stand_in("srun")
+    busy = 'until [ -e "$HOME/enough" ]; do read -rt 0.05 <> <(:) || :; done; echo finished >> "$LOG"'
+    script(checkout.bin / "srun", f'#!/usr/bin/env bash\necho started >> "$LOG"\n{busy}\n')
+    env = {"PATH": str(checkout.bin), "LOG": str(checkout.log), "HOME": str(checkout.root), **SLURM}
+    with subprocess.Popen(["bash", "scripts/slurm/pretrain.sbatch", RECIPE], cwd=checkout.root, env=env) as job:
+        wait_for(checkout.log, "started")
+        job.send_signal(signal.SIGUSR1)
+        wait_for(checkout.log, "scontrol requeue 7")
+        assert job.poll() is None
+        (checkout.root / "enough").touch()
+        assert job.wait(timeout=20) == 0
+    assert checkout.calls()[-1] == "finished"
+
+
+def wait_for(log: Path, line: str) -> None:
+    """Until a stand-in has written this line."""
+    end = time.monotonic() + 20
+    while not (log.exists() and line in log.read_text().splitlines()):
+        assert time.monotonic() < end, f"{line!r} was never written"
+        time.sleep(0.02)
+
+
+def test_pretrain_job_is_sent_with_what_a_requeue_needs():
     directives = [
         line for line in (ROOT / "scripts/slurm/pretrain.sbatch").read_text().splitlines() if line.startswith("#SBATCH")
     ]
     assert "#SBATCH --requeue" in directives
-    assert "#SBATCH --signal=SIGUSR1@120" in directives
+    assert "#SBATCH --signal=B:SIGUSR1@120" in directives
     asked = dict(line.removeprefix("#SBATCH --").split("=", 1) for line in directives if "=" in line)
     assert asked["gpus-per-node"] == asked["ntasks-per-node"]
 
