@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = "bash env cat cksum cp cut dirname basename head ls mkdir mktemp rm touch".split()
+TOOLS = [
+    "bash", "env", "cat", "cksum", "cp", "cut", "dirname", "basename", "head", "ls", "mkdir", "mktemp", "rm", "touch",
+]  # fmt: skip
 
 # Answers as Python does: version probes, `-m venv`, code holding @BROKEN@ fails; the rest is written down.
 FAKE_PYTHON = """#!/usr/bin/env bash
