@@ -54,10 +54,12 @@ make_venv() {
 }
 
 install_package() {
+  local quiet=--quiet
+  [ -t 1 ] && quiet=--progress-bar=on # minutes without a word look like a hang to someone who watches
   say "installing torch, torchvision and jepa-pretrain${extras:+[$extras]} (a few minutes; about 6 GB on Linux)"
   "$VENV/bin/python" -m pip install --quiet --upgrade pip
   # torch and torchvision in one command: only then does pip choose a pair that fits.
-  "$VENV/bin/python" -m pip install --quiet torch torchvision -e ".${extras:+[$extras]}"
+  "$VENV/bin/python" -m pip install "$quiet" torch torchvision -e ".${extras:+[$extras]}"
 }
 
 check_torch() {

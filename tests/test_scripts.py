@@ -1,4 +1,4 @@
-"""The shell scripts, run with stand-ins for python, srun and jepa-pretrain that write down how they were called."""
+"""The set-up, test, CI and quickstart scripts, run with stand-ins for what they call."""
 
 import os
 import shutil
@@ -6,78 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from stand_ins import ROOT, Checkout, fake_python, script
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("scripts/slurm/*.sbatch"), ROOT / ".ci" / "run"])
-TOOLS = [
-    "bash",
-    "env",
-    "cat",
-    "cksum",
-    "cut",
-    "dirname",
-    "basename",
-    "head",
-    "ls",
-    "mkdir",
-    "mktemp",
-    "rm",
-    "touch",
-    "date",
-]
-
-# Answers as Python does: version probes, `-m venv`, code holding @BROKEN@ fails; the rest is written down.
-FAKE_PYTHON = """#!/usr/bin/env bash
-case "$1 ${2:-}" in
-  "-c "*version_info*) exit @OLD@ ;;
-  "-c "*@BROKEN@*) exit 1 ;;
-  "-c "*) exit 0 ;;
-  --version*) echo "Python @VERSION@" ;;
-  "-m venv") mkdir -p "${@: -1}/bin"; touch "${@: -1}/pyvenv.cfg"; cp "$0" "${@: -1}/bin/python" ;;
-  *) echo "python $*" >> "$LOG" ;;
-esac
-"""
-
-
-def script(path: Path, body: str) -> None:
-    """Write an executable stand-in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(body)
-    path.chmod(0o755)
-
-
-def fake_python(path: Path, version: str, broken: str = "nothing") -> None:
-    old = str(int(tuple(map(int, version.split("."))) < (3, 11)))
-    script(path, FAKE_PYTHON.replace("@OLD@", old).replace("@VERSION@", version).replace("@BROKEN@", broken))
-
-
-class Checkout:
-    """A copy of the scripts, and a PATH that holds the shell's tools and the stand-ins alone."""
-
-    def __init__(self, folder: Path):
-        self.root = folder / "checkout"
-        self.bin = folder / "bin"
-        self.log = folder / "log"
-        shutil.copytree(ROOT / "scripts", self.root / "scripts")
-        shutil.copytree(ROOT / ".ci", self.root / ".ci")
-        (self.root / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-        self.bin.mkdir()
-        for tool in [*TOOLS, "cp"]:
-            (self.bin / tool).symlink_to(shutil.which(tool))
-
-    def stand_in(self, name: str, folder: Path | None = None, status: int = 0) -> None:
-        """A command that writes down its name and arguments."""
-        script((folder or self.bin) / name, f'#!/usr/bin/env bash\necho "{name} $*" >> "$LOG"\nexit {status}\n')
-
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {"PATH": str(self.bin), "LOG": str(self.log), "HOME": str(self.root), **environment}
-        return subprocess.run(["bash", *command], cwd=self.root, env=env, capture_output=True, text=True, timeout=60)
-
-    def calls(self) -> list[str]:
-        """What the stand-ins wrote down since the last time."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        self.log.unlink(missing_ok=True)
-        return lines
 
 
 @pytest.fixture
@@ -202,60 +133,54 @@ def test_ci_uses_a_fresh_environment_and_removes_it(checkout: Checkout, tmp_path
     assert not Path(venv).parent.exists()
 
 
-SLURM = {"SLURM_NNODES": "4", "SLURM_NTASKS_PER_NODE": "8", "SLURM_CPUS_PER_TASK": "12", "SLURM_JOB_ID": "7"}
-RECIPE = "recipes/ijepa_vith14_in1k.yaml"
+FAKE_JEPA = """#!/usr/bin/env bash
+echo "$*" >> "$LOG"
+case "$*" in @FAILING@*) exit 1 ;; esac
+while [ $# -gt 1 ]; do
+  if [ "$1" = --out ]; then mkdir -p "${2%/*}"; touch "$2"; fi
+  shift
+done
+"""
 
 
-def pretrain(checkout: Checkout, *arguments: str, **environment: str) -> str:
-    """The one command that pretrain.sbatch would start."""
-    checkout.stand_in("srun")
-    result = checkout.run("scripts/slurm/pretrain.sbatch", *arguments, **SLURM, **environment)
-    assert result.returncode == 0, result.stderr
-    (call,) = checkout.calls()
-    return call
+def quickstart(checkout: Checkout, failing: str = "nothing") -> tuple[int, list[str]]:
+    """Run quickstart.sh with stand-ins, the command `failing` among them; status and the commands of jepa-pretrain."""
+    fake_python(checkout.bin / "python3", "3.11")
+    fake_python(checkout.root / ".venv" / "bin" / "python", "3.11")
+    script(checkout.root / ".venv" / "bin" / "jepa-pretrain", FAKE_JEPA.replace("@FAILING@", f'"{failing}"'))
+    result = checkout.run("scripts/quickstart.sh")
+    return result.returncode, [call for call in checkout.calls() if not call.startswith("python -m pip")]
 
 
-def test_pretrain_job_starts_one_task_for_each_gpu(checkout: Checkout):
-    call = pretrain(checkout, RECIPE, "--data.train", "/shards/train-*.tar")
-    assert f"jepa-pretrain fit --config {RECIPE}" in call
-    assert "--trainer.devices 8 --trainer.num_nodes 4" in call
-    assert call.endswith("--ckpt_path last --data.train /shards/train-*.tar")
+def test_quickstart_measures_both_methods_beside_their_baselines(checkout: Checkout):
+    status, calls = quickstart(checkout)
+    assert status == 0
+    for method in ["vicreg", "ijepa"]:
+        run = f"runs/quickstart/{method}"
+        assert f"fit --config recipes/demo/{method}.yaml --run {run}" in calls
+        for encoder in [f"{run}/export", f"random:{run}/export", "pixels"]:
+            for protocol in ["linear", "knn"]:
+                wanted = f"eval {protocol} {encoder} data/demo/train-*.tar data/demo/val-*.tar --out "
+                assert [call for call in calls if call.startswith(wanted)], wanted
+        assert f"report {run}" in calls
+        results = sorted(path.stem for path in (checkout.root / run / "eval").iterdir())
+        assert results == [f"{p}-{name}" for p in ["knn", "linear"] for name in ["pixels", "trained", "untrained"]]
+    assert calls[-1] == "python scripts/summary.py runs/quickstart"
 
 
-def test_pretrain_job_goes_on_from_the_newest_checkpoint(checkout: Checkout):
-    run = checkout.root / "runs" / "ijepa_vith14_in1k"
-    (run / "checkpoints").mkdir(parents=True)
-    for age, name in enumerate(["hpc_ckpt_2.ckpt", "checkpoints/last.ckpt", "hpc_ckpt_1.ckpt"]):
-        (run / name).touch()
-        os.utime(run / name, (1e9 - age, 1e9 - age))
-    assert f"--ckpt_path runs/{run.name}/hpc_ckpt_2.ckpt" in pretrain(checkout, RECIPE)
-    os.utime(run / "checkpoints" / "last.ckpt", (2e9, 2e9))
-    assert f"--ckpt_path runs/{run.name}/checkpoints/last.ckpt" in pretrain(checkout, RECIPE)
-    assert "--ckpt_path last" in pretrain(checkout, RECIPE, RUN="runs/other")
+@pytest.mark.parametrize("failing", ["shards demo", "fit", "eval knn random:", "report"])
+def test_quickstart_fails_where_a_step_fails(checkout: Checkout, failing: str):
+    status, calls = quickstart(checkout, failing)
+    assert status != 0
+    assert calls[-1].startswith(failing)
 
 
-def test_pretrain_job_asks_to_be_requeued():
-    directives = [
-        line for line in (ROOT / "scripts/slurm/pretrain.sbatch").read_text().splitlines() if line.startswith("#SBATCH")
-    ]
-    assert "#SBATCH --requeue" in directives
-    assert "#SBATCH --signal=SIGUSR1@120" in directives
-    asked = dict(line.removeprefix("#SBATCH --").split("=", 1) for line in directives if "=" in line)
-    assert asked["gpus-per-node"] == asked["ntasks-per-node"]
-
-
-def test_pack_job_packs_its_part(checkout: Checkout):
-    checkout.stand_in("srun")
-    task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16"}
-    result = checkout.run("scripts/slurm/pack.sbatch", "/pictures", "/shards", "--split", "val", **task)
-    assert result.returncode == 0, result.stderr
-    assert checkout.calls() == ["srun jepa-pretrain shards pack /pictures /shards --part 4/16 --workers 8 --split val"]
-
-
-def test_pack_job_sent_again_alone_keeps_its_part(checkout: Checkout):
-    checkout.stand_in("srun")
-    task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1"}
-    assert checkout.run("scripts/slurm/pack.sbatch", "/pictures", "/shards", **task).returncode == 2
-    assert checkout.calls() == []
-    assert checkout.run("scripts/slurm/pack.sbatch", "/pictures", "/shards", PARTS="16", **task).returncode == 0
-    assert "--part 4/16" in checkout.calls()[0]
+def test_quickstart_again_starts_clean_runs(checkout: Checkout):
+    old = checkout.root / "runs" / "quickstart" / "vicreg" / "checkpoints" / "last.ckpt"
+    mine = checkout.root / "runs" / "mine" / "notes.txt"
+    for path in [old, mine]:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert quickstart(checkout)[0] == 0
+    assert not old.exists()
+    assert mine.exists()
