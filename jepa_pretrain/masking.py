@@ -83,7 +83,8 @@ class MultiBlock:
             seen[poor], predicted[poor] = self._draw(int(poor.sum()), grid, target_size, context_size, rng)
         raise UserError(
             f"masks impossible: {self.targets} targets of {target_size[0]}x{target_size[1]} tokens leave fewer than "
-            f"{self.min_keep} of the {grid.h}x{grid.w} grid; lower targets, target_scale or min_keep, or use smaller patches"
+            f"{self.min_keep} tokens of the {grid.h}x{grid.w} grid; "
+            "lower targets, target_scale or min_keep, or use smaller patches"
         )
 
     def _draw(self, count: int, grid: Grid, target_size, context_size, rng) -> tuple[Tensor, Tensor]:

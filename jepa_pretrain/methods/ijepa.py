@@ -63,7 +63,8 @@ class IJEPA(Method):
         clip = batch.views[0]
         if not batch.masks:
             raise UserError("I-JEPA needs masks: give the data a masker, e.g. jepa_pretrain.masking.MultiBlock")
-        target = self.targets(clip)
+        tokens = self.target(clip).float()  # (B, N, D)
+        target = F.layer_norm(tokens, tokens.shape[-1:])  # no gradient: EMA.forward has none
         losses, regularities = [], []
         for masks in batch.masks:
             context = self.encoder(clip, masks.context)  # (B, K, D)
@@ -76,13 +77,7 @@ class IJEPA(Method):
             regularity = torch.stack(regularities).mean()
             terms["regularizer"] = regularity.detach()
             loss = loss + self.regularizer_weight * regularity
-        return Output(loss, terms, pool(target).detach())
-
-    @torch.no_grad()
-    def targets(self, clip: Tensor) -> Tensor:
-        """Layer-normed fp32 tokens of the target encoder, `(B, N, D)`."""
-        tokens = self.target(clip).float()
-        return F.layer_norm(tokens, tokens.shape[-1:])
+        return Output(loss, terms, pool(tokens))
 
     def _regularity(self, context: Tensor) -> Tensor:
         if self.regularizer is None:
