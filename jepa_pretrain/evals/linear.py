@@ -163,7 +163,8 @@ def select(train: Features, classes: int, sweep: Sweep) -> list[tuple[Head, floa
 def _train(train: Features, group: list[Head], classes: int, sweep: Sweep) -> heads.Heads:
     """Train heads that share their view of the features."""
     view = _view(train, group[0].layers)
-    lr, weight_decay = (view.new_tensor(values) for values in zip(*[(h.lr, h.weight_decay) for h in group], strict=True))
+    lr = view.new_tensor([head.lr for head in group])
+    weight_decay = view.new_tensor([head.weight_decay for head in group])
     return heads.train(
         view, train.label, classes, lr, weight_decay, group[0].batch_norm, sweep.epochs, sweep.batch_size, sweep.seed
     )

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, and their weighted vote (Wu et al. 2018, https://arxiv.org/abs/1805.01978, sec. 3.4)."""
+"""Nearest neighbours by cosine, and their weighted vote (Wu et al. 2018, https://arxiv.org/abs/1805.01978)."""
 
 import torch
 import torch.nn.functional as F

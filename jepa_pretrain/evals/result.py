@@ -81,7 +81,9 @@ def show(result: dict[str, Any], console: Console, rows: list[tuple[str, str]]) 
         rows: What this protocol adds, name and text.
     """
     low, high = result["interval"]
-    table = Table(title=f"{result['protocol']} evaluation of {result['encoder']}", show_header=False, title_justify="left")
+    table = Table(
+        title=f"{result['protocol']} evaluation of {result['encoder']}", show_header=False, title_justify="left"
+    )
     table.add_row("top-1", f"{result['top1']:.2f} %   (95 % interval {low:.2f} to {high:.2f})")
     for name, text in rows:
         table.add_row(name, text)
