@@ -1,5 +1,6 @@
 """From a recipe to a run: LightningCLI with what every run has (probes, monitors, checkpoints, record, export)."""
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -40,6 +41,10 @@ class Fit(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")  # inside Lightning
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
+        for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
         super().__init__(
             Method,
             LightningDataModule,
