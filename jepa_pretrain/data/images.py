@@ -1,0 +1,95 @@
+"""Bytes to RGB pictures: `decode` gives (3, H, W) uint8 for whatever a data set may hold."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+
+EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff", "gif", "jp2")
+MAX_PIXELS = 100_000_000
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PNG = b"\x89PNG\r\n\x1a\n"
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes of 16-bit grey pictures; its own conversion clips
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+DAMAGE += (zlib.error, Image.DecompressionBombError)
+
+
+class BrokenPicture(Exception):
+    """The bytes of one sample are no picture that can be used."""
+
+
+def decode(data: bytearray) -> Tensor:
+    """Decodes a picture of any common format and colour mode.
+
+    Args:
+        data: The encoded bytes.
+
+    Returns:
+        (3, H, W) uint8, RGB; transparency is dropped, 16-bit depth becomes 8.
+
+    Raises:
+        BrokenPicture: The bytes cannot be decoded, or hold more than 100 megapixels.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        _refuse_giant(*jpeg_size(data))
+        return _fast(decode_jpeg, data)
+    if data[:8] == PNG and len(data) > 33:
+        width, height, depth = struct.unpack(">IIB", data[16:25])
+        _refuse_giant(width, height)
+        if depth <= 8:
+            return _fast(decode_png, data)
+    return _with_pillow(data)
+
+
+def jpeg_size(data: bytes | bytearray) -> tuple[int, int]:
+    """Width and height from a JPEG's frame header (ITU T.81, B.2.2); (0, 0) where none is found."""
+    at, end = 2, len(data) - 9
+    while at < end:
+        if data[at] != 0xFF:
+            return 0, 0
+        marker = data[at + 1]
+        if marker in START_OF_FRAME:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        if marker == 0xFF or 0xD0 <= marker <= 0xD9 or marker == 0x01:
+            at += 1 if marker == 0xFF else 2
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0
+
+
+def _refuse_giant(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BrokenPicture(f"{width} x {height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels")
+
+
+def _fast(decoder: object, data: bytearray) -> Tensor:
+    """Through torchvision's C decoders; what they refuse, Pillow may still read."""
+    try:
+        return decoder(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except RuntimeError:
+        return _with_pillow(data)
+
+
+def _with_pillow(data: bytearray) -> Tensor:
+    try:
+        with Image.open(BytesIO(data)) as picture:
+            _refuse_giant(*picture.size)
+            pixels = _rgb(picture)
+    except DAMAGE as error:
+        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise BrokenPicture(reason or type(error).__name__) from None
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _rgb(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    if picture.mode in DEEP:
+        deep = np.asarray(picture).astype(np.int64)
+        grey = (deep >> 8 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(picture.convert("RGB"))

@@ -1,0 +1,118 @@
+"""`Shards`: what a recipe's `data:` section is; WebDataset shards for training and validation."""
+
+from dataclasses import dataclass
+
+import torch
+from lightning import LightningDataModule
+
+from jepa_pretrain.contracts import Grid, Masker, UserError
+from jepa_pretrain.data.index import Index, open_index
+from jepa_pretrain.data.order import InOrder, Shuffled
+from jepa_pretrain.data.stream import Loader, Pictures
+from jepa_pretrain.data.views import CentreCrop, View
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How shards are read; none of it changes what an epoch holds.
+
+    Args:
+        window: How many shards are mixed with each other; larger mixes better, smaller reads more locally.
+        cache: Folder for copies of compressed and remote shards; by default one in the system's temporary folder.
+        max_broken: Share of broken samples past which training stops (ten broken ones are needed at least).
+    """
+
+    window: int = 16
+    cache: str | None = None
+    max_broken: float = 0.01
+
+
+class Shards(LightningDataModule):
+    """Image shards, split over ranks and workers, with views and masks.
+
+    Args:
+        train: Training shards: a path, URL, brace or glob pattern, a folder, or a list of these.
+        views: What the method sees of each training picture, one entry per view.
+        val: Validation shards, like `train`; None for no validation.
+        val_view: What the method sees of a validation picture; by default the centre, of the first view's size.
+        masker: Draws the masks of masked prediction; None for methods without.
+        grid: Token grid of the encoder, for the masker; recipes link it from the model.
+        batch_size: Samples per step and device.
+        workers: Processes per device that read, decode and augment; 0 does it in the training process.
+        seed: Names the order of the samples, the augmentations and the masks.
+        reading: How shards are read.
+    """
+
+    def __init__(
+        self,
+        train: str | list[str],
+        views: list[View],
+        val: str | list[str] | None = None,
+        val_view: View | None = None,
+        masker: Masker | None = None,
+        grid: Grid | None = None,
+        batch_size: int = 64,
+        workers: int = 2,
+        seed: int = 0,
+        reading: Reading = Reading(),
+    ):
+        super().__init__()
+        self.train, self.val, self.views, self.masker = train, val, views, masker
+        self.grid, self.batch_size, self.workers, self.seed, self.reading = grid, batch_size, workers, seed, reading
+        self.val_view = val_view or self._centre()
+        self._indexes: dict[str, Index] = {}
+
+    def index(self, split: str = "train") -> Index:
+        """The shards of a split ("train" or "val"), read once."""
+        if split not in self._indexes:
+            source = {"train": self.train, "val": self.val}[split]
+            if source is None:
+                raise UserError(f"no {split} shards were given")
+            self._indexes[split] = open_index(source, self.reading.cache)
+        return self._indexes[split]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names of the training shards; empty where unknown."""
+        return self.index().classes
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled, with views and masks; the same number of full batches on every rank."""
+        rank, world = self._place()
+        index = self.index()
+        order = Shuffled(index.sizes, self.batch_size, world, rank, self.seed, self.reading.window)
+        pictures = Pictures(index, order, self.views, self.masker, self.grid, self.reading.max_broken)
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return Loader(pictures, self.workers, epoch, pin=torch.cuda.is_available())
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """In order, one centred view, every sample exactly once over all ranks; empty without `val`."""
+        if self.val is None:
+            return []
+        rank, world = self._place()
+        index = self.index("val")
+        order = InOrder(index.sizes, self.batch_size, world, rank)
+        pictures = Pictures(index, order, [self.val_view], max_broken=self.reading.max_broken)
+        return Loader(pictures, self.workers, pin=torch.cuda.is_available())
+
+    def provenance(self) -> dict[str, str | int | list[str]]:
+        """What an export says about its data: patterns, number of samples and classes, digest of the index."""
+        index = self.index()
+        return {"train": self.train, "samples": index.samples, "classes": index.classes, "digest": index.digest}
+
+    def _centre(self) -> View:
+        """A centred view of the size that the first training view gives."""
+        if not self.views:
+            raise UserError("no views given: `data.views` needs at least one, e.g. RandomCrop")
+        state = torch.get_rng_state()
+        size = self.views[0](torch.zeros(3, 256, 256, dtype=torch.uint8)).shape[-1]
+        torch.set_rng_state(state)
+        return CentreCrop(size)
+
+    def _place(self) -> tuple[int, int]:
+        """(rank, number of ranks)."""
+        if self.trainer is None:
+            return 0, 1
+        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise UserError("Shards splits samples over devices itself: set trainer.use_distributed_sampler=false")
+        return self.trainer.global_rank, self.trainer.world_size

@@ -1,0 +1,199 @@
+"""Writing shards: byte-identical tars that appear whole or not at all, and the index over them.
+
+A folder of shards holds `split-000000.tar` ..., `index.json`, and a hidden folder `.parts` with one small file per
+finished shard. That file is written after its shard, so that packing can be interrupted, continued, and divided over
+machines that share only the folder; whoever finds all of them writes the index.
+"""
+
+import errno
+import json
+import os
+import tarfile
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict
+
+from jepa_pretrain.contracts import UserError
+
+BLOCK = 512
+PARTS = ".parts"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Bad(TypedDict):
+    """A source file that was left out."""
+
+    name: str
+    reason: str
+
+
+class Part(TypedDict):
+    """What is known of one finished shard."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    bad: list[Bad]
+    split: str
+    plan: str  # names the source and the division into shards
+    shards: int  # how many the plan has
+    classes: list[str]
+
+
+class Plan(TypedDict):
+    """The division of one split into shards, the same on every machine that packs it."""
+
+    split: str
+    plan: str
+    shards: int
+    classes: list[str]
+
+
+class TarWriter:
+    """Writes one USTAR file with fixed times and owners; visible under its name only when complete.
+
+    Args:
+        path: The final name.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._part = path, path.with_name(f".{path.name}.part-{os.getpid()}")
+        self.samples, self.bytes, self._sum = 0, 0, sha256()
+
+    def __enter__(self) -> "TarWriter":
+        with _told_when_full(self.path):
+            self._file = open(self._part, "wb")
+        return self
+
+    def add(self, key: str, fields: dict[str, bytes]) -> None:
+        """Appends one sample.
+
+        Args:
+            key: Its name; holds no dot.
+            fields: Contents by extension.
+        """
+        for extension, data in fields.items():
+            head = tarfile.TarInfo(f"{key}.{extension}")
+            head.size, head.mode = len(data), 0o644
+            self._write(head.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK))
+        self.samples += 1
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            with _told_when_full(self.path), self._file:
+                if kind is None:
+                    self._write(bytes(2 * BLOCK))
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if kind is None:
+                os.replace(self._part, self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        with _told_when_full(self.path):
+            self._file.write(data)
+        self._sum.update(data)
+        self.bytes += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of all that was written."""
+        return self._sum.hexdigest()
+
+
+class _told_when_full:
+    """Turns "no space left" into a message that says what to do."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(value, OSError) and value.errno in FULL:
+            raise UserError(
+                f"no space left for {self.path}; finished shards are kept: free some space and run the same again"
+            ) from None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a small file in one step.
+
+    Args:
+        path: Its final name.
+        content: Anything that JSON can hold.
+    """
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        with _told_when_full(path), open(part, "w") as file:
+            file.write(json.dumps(content, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def shard_name(split: str, number: int) -> str:
+    """`train-000000.tar`."""
+    return f"{split}-{number:06d}.tar"
+
+
+def finish_shard(out: Path, tar: TarWriter, plan: Plan, bad: list[Bad]) -> None:
+    """Notes that a shard is complete."""
+    name = tar.path.name
+    part = Part(name=name, samples=tar.samples, bytes=tar.bytes, sha256=tar.sha256, bad=bad, **plan)
+    write_json(out / PARTS / f"{name}.json", part)
+
+
+def finished(out: Path, plan: Plan) -> list[str]:
+    """The shards of a plan that are complete; refuses a folder that holds another packing of the same split."""
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    done = []
+    for part in read_parts(out):
+        if part["split"] == plan["split"] and part["plan"] != plan["plan"]:
+            raise UserError(
+                f"{out} already holds {part['split']} shards of another source or another division: "
+                "choose an empty folder, or delete it first"
+            )
+        if part["classes"] != plan["classes"]:
+            raise UserError(f"{out} holds shards with other classes than {plan['split']} has: labels would not agree")
+        if part["split"] == plan["split"] and _intact(out, part):
+            done.append(part["name"])
+    return done
+
+
+def read_parts(out: Path) -> list[Part]:
+    """The notes on all finished shards of a folder, in order."""
+    return [json.loads(path.read_text()) for path in sorted((out / PARTS).glob("*.tar.json"))]
+
+
+def _intact(out: Path, part: Part) -> bool:
+    path = out / part["name"]
+    return path.is_file() and path.stat().st_size == part["bytes"]
+
+
+def write_index(out: Path) -> bool:
+    """Writes `index.json` over all complete splits; False while shards of some split are still missing."""
+    parts = read_parts(out)
+    if not parts or not all(_complete(parts, split) for split in {part["split"] for part in parts}):
+        return False
+    keys = ("name", "samples", "bytes", "sha256")
+    content = {
+        "format": 1,
+        "samples": sum(part["samples"] for part in parts),
+        "classes": parts[0]["classes"],
+        "bad": [bad for part in parts for bad in part["bad"]],
+        "shards": [{key: part[key] for key in keys} for part in parts],
+    }
+    write_json(out / "index.json", content)
+    return True
+
+
+def _complete(parts: list[Part], split: str) -> bool:
+    mine = [part for part in parts if part["split"] == split]
+    return len(mine) == mine[0]["shards"]
