@@ -130,6 +130,7 @@ def row(stage: str, theirs: Tensor, mine: Tensor) -> tuple[str, float, float]:
     """Stage, largest absolute difference, largest absolute value."""
     if theirs.shape != mine.shape:
         raise SystemExit(f"{stage}: shapes {tuple(theirs.shape)} and {tuple(mine.shape)}")
+    theirs, mine = theirs.detach(), mine.detach()
     return stage, float((theirs - mine).abs().max()), float(theirs.abs().max())
 
 
