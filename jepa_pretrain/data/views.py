@@ -5,7 +5,7 @@ draws from it (as torchvision's transforms do) is reproducible too.
 """
 
 import math
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -18,11 +18,12 @@ LUMA = torch.tensor([[[0.2989]], [[0.587]], [[0.114]]])  # ITU-R 601, as in torc
 COMPLEMENTS = torch.tensor([[[3.0]], [[5.0]], [[1.0]]])  # hues of cyan, magenta, yellow, in sixths of the circle
 
 
-@runtime_checkable
-class View(Protocol):
+class View(ABC):
     """Turns a picture into what a method sees of it."""
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    @abstractmethod
+    def __call__(self, image: Tensor) -> Tensor:
+        """(C, H, W) uint8 -> (C, h, w) uint8, drawn with torch's CPU generator."""
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -55,7 +56,7 @@ def crop_box(height: int, width: int, scale: tuple[float, float], ratio: tuple[f
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-class RandomCrop:
+class RandomCrop(View):
     """A random part of the picture, resized; I-JEPA's only augmentation.
 
     Args:
@@ -82,7 +83,7 @@ class RandomCrop:
         return view.flip(2) if self.flip and torch.rand(()).item() < self.flip else view
 
 
-class CentreCrop:
+class CentreCrop(View):
     """The middle of the picture, for evaluation; a picture that already has the size stays as it is.
 
     Args:
@@ -105,7 +106,7 @@ class CentreCrop:
         return image[:, top : top + self.size, left : left + self.size]
 
 
-class Augment:
+class Augment(View):
     """Random crop, flip, colour jitter, grey, blur and solarisation, as in VICReg (2105.04906, appendix C) and BYOL.
 
     The two published views differ: the first has blur 1.0 and solarize 0, the second blur 0.1 and solarize 0.2. The

@@ -1,0 +1,61 @@
+"""Says in plain words when the features stop using their dimensions."""
+
+from collections import deque
+
+import lightning
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from jepa_pretrain.evals.rank import dimension_std, effective_rank
+
+
+class Collapse(lightning.Callback):
+    """Logs `train/rank` (effective rank) and `train/std` of the latest features, and warns when they collapse.
+
+    The loss of a joint embedding is only a proxy: it falls when everything collapses. These two numbers do not.
+
+    Args:
+        every: steps between two measurements.
+        samples: number of the latest features that are measured.
+        rank_floor: effective rank below which features count as collapsed.
+        std_floor: mean deviation, relative to the features' size, below which features count as constant.
+        patience: measurements in a row below a floor before the warning.
+    """
+
+    def __init__(
+        self, every: int = 50, samples: int = 1024, rank_floor: float = 2.0, std_floor: float = 0.01, patience: int = 3
+    ) -> None:
+        self.every, self.samples = every, samples
+        self.rank_floor, self.std_floor, self.patience = rank_floor, std_floor, patience
+        self.latest: deque[Tensor] = deque()
+        self.below = self.measured_at = 0
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.latest.append(outputs["features"].detach())
+        while sum(map(len, self.latest)) - len(self.latest[0]) >= self.samples:
+            self.latest.popleft()
+        step = trainer.global_step
+        if step % self.every == 0 and step != self.measured_at and sum(map(len, self.latest)) > 1:
+            self.measured_at = step  # once, however many batches are accumulated in a step
+            self._measure(trainer, module)
+
+    def _measure(self, trainer, module) -> None:
+        features = torch.cat(list(self.latest)).float()
+        rank, std = effective_rank(features), dimension_std(features).mean()
+        size = features.square().mean().sqrt().clamp_min(1e-12)
+        module.log_dict({"train/rank": rank, "train/std": std}, rank_zero_only=True)
+        low = bool(rank < self.rank_floor) or bool(std / size < self.std_floor) or not bool(rank.isfinite())
+        self.below = self.below + 1 if low else 0
+        if self.below == self.patience:
+            rank_zero_warn(
+                f"step {trainer.global_step}: the features have collapsed: effective rank {rank:.1f} of "
+                f"{features.shape[1]}, deviation {std / size:.1%} of their size. A falling loss means nothing now. "
+                "Usual cures: a slower or later learning rate, a higher EMA momentum, a variance term (regularizer)."
+            )
+
+    def state_dict(self) -> dict:
+        return {"latest": list(self.latest), "below": self.below}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.latest, self.below = deque(state_dict["latest"]), state_dict["below"]

@@ -1,0 +1,77 @@
+"""`jepa-pretrain <command>`: every command is one call into a folder of the package."""
+
+import importlib
+import sys
+
+from jepa_pretrain.contracts import UserError
+
+COMMANDS = {
+    "fit": ("train a recipe: --config recipes/X.yaml", "jepa_pretrain.training:Fit"),
+    "shards demo": ("render the demo pictures as shards", "jepa_pretrain.data.demo:demo"),
+    "shards pack": ("turn pictures into shards with an index", "jepa_pretrain.data.pack:pack"),
+    "shards verify": ("re-read shards against their index", "jepa_pretrain.data.pack:verify"),
+    "shards show": ("draw a contact sheet of shards", "jepa_pretrain.data.show:show"),
+    "eval linear": ("linear probe of a frozen encoder", "jepa_pretrain.evals.linear:linear"),
+    "eval knn": ("k-NN classification with a frozen encoder", "jepa_pretrain.evals.knn:knn"),
+    "export": ("turn a checkpoint into an encoder folder", "jepa_pretrain.interop.export:export"),
+    "report": ("write a page of pictures about a run", "jepa_pretrain.report.page:report"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the console script."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _dispatch(argv)
+    except UserError as error:
+        sys.exit(f"error: {_one_line(error)}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has gone
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _dispatch(argv: list[str]) -> None:
+    name = next((n for n in (" ".join(argv[:2]), " ".join(argv[:1])) if n in COMMANDS), None)
+    if name is None:
+        _show_commands(argv)
+        return
+    module, function = COMMANDS[name][1].split(":")
+    run, rest = getattr(importlib.import_module(module), function), argv[len(name.split()) :]
+    if name == "fit":
+        run(rest)
+        return
+    from jsonargparse import auto_cli
+
+    auto_cli(run, args=rest, as_positional=True, prog=f"jepa-pretrain {name}")
+
+
+def _show_commands(argv: list[str]) -> None:
+    asked = [word for word in argv if word not in ("-h", "--help")]
+    if asked == ["--version"]:
+        from jepa_pretrain import __version__
+
+        print(f"jepa-pretrain {__version__}")
+        return
+    below = {n: c for n, c in COMMANDS.items() if n.startswith(" ".join(asked))} if len(asked) < 2 else {}
+    print("usage: jepa-pretrain COMMAND [--help] ...\n")
+    for name, (words, _) in (below or COMMANDS).items():
+        print(f"  {name:<14} {words}")
+    if (asked and asked[0] not in {n.split()[0] for n in COMMANDS}) or len(asked) > 1:
+        sys.exit(f"\nerror: no command '{' '.join(asked)}'")
+    if argv and not asked:
+        print("\nEach command explains itself: jepa-pretrain COMMAND --help")
+
+
+def _one_line(error: UserError) -> str:
+    """The message; what a data worker raised arrives wrapped in its traceback, whose last line is the message."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught UserError"):
+        return lines[-1].partition("UserError: ")[2]
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

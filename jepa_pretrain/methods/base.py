@@ -1,0 +1,125 @@
+"""What every way of training shares: optimisation along schedules, logging, and what a checkpoint says of itself."""
+
+import math
+import subprocess
+from abc import abstractmethod
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning
+import torch
+from torch import Tensor
+
+from jepa_pretrain.contracts import Batch, Encoder, Output, UserError
+from jepa_pretrain.models.vit import use_plain_attention
+from jepa_pretrain.ops import pool
+from jepa_pretrain.optim import OptimizerRecipe
+
+
+class Method(lightning.LightningModule):
+    """A way of training. A method writes `step`, names the encoder it hands over, and may follow it with a copy.
+
+    Args:
+        optimizer: the optimiser, with its schedules.
+        compile: compile the modules with `torch.compile` before training.
+    """
+
+    def __init__(self, optimizer: OptimizerRecipe, compile: bool = False) -> None:
+        super().__init__()
+        self.optimizer, self.compile_modules = optimizer, compile
+
+    @abstractmethod
+    def step(self, batch: Batch) -> Output:
+        """One forward pass of the algorithm on a batch."""
+
+    @property
+    @abstractmethod
+    def export_name(self) -> str:
+        """Dotted name of the submodule that is the product of the training, e.g. `encoder`."""
+
+    def follow(self, progress: float) -> None:
+        """Called once after every optimiser step; methods with a target network update it here."""
+
+    @property
+    def exported(self) -> Encoder:
+        """The encoder that is handed over."""
+        return self.get_submodule(self.export_name)
+
+    @property
+    def grid(self):
+        """Token grid of the encoder, which the data side needs to draw masks."""
+        return self.exported.grid
+
+    @property
+    def progress(self) -> float:
+        """Share of the optimiser steps already taken, in [0, 1]."""
+        return min(self.global_step / self._total_steps(), 1.0)
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise UserError("schedules need an end: set trainer.max_steps or trainer.max_epochs")
+        return int(steps)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer.build(self)
+
+    def on_fit_start(self) -> None:
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision):
+            use_plain_attention(self)
+        if self.compile_modules:
+            for module in self.children():
+                if any(True for _ in module.parameters()):
+                    module.compile()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self.optimizer.move(self.optimizers().optimizer, self.progress)
+        output = self.step(batch)
+        scalars = {"loss": output.loss.detach(), **output.terms}
+        self.log_dict({f"train/{name}": value for name, value in scalars.items()})
+        self.log("train/lr", self.optimizer.lr(self.progress))
+        return {"loss": output.loss, "features": output.features}
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.follow(self.progress)
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"features": pool(self.exported(batch.views[0])).float()}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["export"] = {
+            "prefix": self.export_name + ".",
+            "config": {"class": type(self.exported).__name__, "args": self.exported.config},
+            "provenance": self.provenance(),
+        }
+
+    def provenance(self) -> dict:
+        """Where these weights come from: method, step, code, data."""
+        data = self.trainer.datamodule.provenance() if self.trainer.datamodule else {}
+        metrics = {k: round(float(v), 6) for k, v in self.trainer.callback_metrics.items()}
+        return {
+            "method": type(self).__name__,
+            "run": Path(self.trainer.default_root_dir).name,
+            "step": self.global_step,
+            "steps": self._total_steps(),
+            "git": git_revision(),
+            "data": data,
+            "metrics": metrics,
+            "versions": {
+                name: version(name) for name in ("jepa-pretrain", "torch", "torchvision", "timm", "lightning")
+            },
+        }
+
+
+def git_revision() -> str:
+    """Revision of the checkout this code runs from, with a `+` where it was changed; `unknown` outside of one."""
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=where, capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git on this machine
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,131 @@
+"""Vision transformer (Dosovitskiy et al. 2021) that can drop tokens, from timm's layers under timm's names.
+
+No class token; fixed sine-cosine positions, as in I-JEPA (Assran et al. 2023, https://arxiv.org/abs/2301.08243).
+
+    size    width  depth  heads        size    width  depth  heads
+    tiny      192     12      3        large    1024     24     16
+    small     384     12      6        huge     1280     32     16
+    base      768     12     12        giant    1408     40     16   (mlp_ratio 48 / 11)
+"""
+
+from functools import partial
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from jepa_pretrain.contracts import Grid, UserError
+from jepa_pretrain.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from jepa_pretrain.models.patches import PatchEmbed
+from jepa_pretrain.ops import gather_tokens, sincos_3d
+
+
+def blocks(depth: int, width: int, heads: int, mlp_ratio: float = 4.0) -> nn.ModuleList:
+    """Pre-norm transformer blocks as in timm's ViT."""
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    return nn.ModuleList(Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+
+
+def init_weights(module: nn.Module, stack: nn.ModuleList) -> None:
+    """Initialise a transformer, once.
+
+    | part | weight | bias |
+    |---|---|---|
+    | linear and patch embedding | truncated normal, .02 | 0 |
+    | last linear of attention and of MLP in block i (from 1) | the same, divided by sqrt(2 i) | 0 |
+    | layer norm | 1 | 0 |
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    with torch.no_grad():
+        for i, block in enumerate(stack, start=1):
+            block.attn.proj.weight.div_((2.0 * i) ** 0.5)
+            block.mlp.fc2.weight.div_((2.0 * i) ** 0.5)
+
+
+def use_plain_attention(module: nn.Module) -> None:
+    """Spell attention out as matrix products: on a CPU in bf16 that trains faster than torch's fused kernel."""
+    for part in module.modules():
+        if isinstance(part, Attention):
+            part.fused_attn = False
+
+
+class ViT(nn.Module):
+    """Vision transformer on images or clips.
+
+    Args:
+        image_size: side of the square picture, pixels.
+        patch: side of a patch, pixels.
+        width: features per token D.
+        depth: number of blocks.
+        heads: attention heads, a divisor of the width.
+        mlp_ratio: hidden width of the MLP over the width.
+        frames: frames of a clip, 1 for images.
+        tubelet: frames per patch.
+        mean: pixel mean per channel, on the scale 0..1.
+        std: pixel deviation per channel, on the scale 0..1.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch: int = 16,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
+        frames: int = 1,
+        tubelet: int = 1,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        if image_size % patch or frames % tubelet:
+            raise UserError(
+                f"a picture of {image_size} px does not divide into patches of {patch} px"
+                if image_size % patch
+                else f"a clip of {frames} frames does not divide into tubelets of {tubelet}"
+            )
+        if width % heads:
+            raise UserError(f"the width {width} does not divide into {heads} heads")
+        self.config = dict(
+            image_size=image_size, patch=patch, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio,
+            frames=frames, tubelet=tubelet, mean=list(mean), std=list(std),
+        )  # fmt: skip
+        self.grid = Grid(frames // tubelet, image_size // patch, image_size // patch)
+        self.width, self.image_size = width, image_size
+        self.normalise = Normalise(mean, std)
+        self.patch_embed = PatchEmbed(patch, tubelet, width)
+        self.register_buffer("pos_embed", sincos_3d(width, self.grid).unsqueeze(0))  # (1, N, D)
+        self.blocks = blocks(depth, width, heads, mlp_ratio)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        init_weights(self, self.blocks)
+
+    def embed(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Patch tokens with their positions: `(B, C, T, H, W)` -> `(B, N or K, D)`."""
+        x = self.patch_embed(self.normalise(clip), keep)
+        if keep is None and x.shape[1] != self.grid.tokens:
+            side, size = self.image_size, tuple(clip.shape[-2:])
+            raise UserError(f"this encoder takes {side}x{side} pictures ({tuple(self.grid)} tokens), got {size}")
+        position = self.pos_embed.expand(len(clip), -1, -1)
+        return x + (position if keep is None else gather_tokens(position, keep))
+
+    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens of a clip; see `contracts.Encoder`."""
+        x = self.embed(clip, keep)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
+        """Normed tokens after each of the last `layers` blocks, oldest first, each `(B, N, D)`."""
+        x, kept = self.embed(clip), []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i >= len(self.blocks) - layers:
+                kept.append(self.norm(x))
+        return kept

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Everything that a change must pass: ruff, the import rules, the tests. Arguments go to pytest:
+#
+#   bash scripts/test.sh
+#   bash scripts/test.sh tests/data -k order
+#
+# Environment: VENV as in scripts/setup.sh; JEPA_DATA, a folder of real data sets (tests that need one skip without).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export VENV="${VENV:-$PWD/.venv}"
+bash scripts/setup.sh dev,video,agent,interop
+
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+"$VENV/bin/lint-imports" --no-cache
+# Last, so that the closing line is pytest's own summary.
+"$VENV/bin/python" -m pytest "$@"

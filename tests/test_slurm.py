@@ -1,0 +1,90 @@
+"""The SLURM scripts, run with a stand-in for srun: the command line they would start, and what a signal does."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from stand_ins import ROOT, Checkout, script
+
+SLURM = {"SLURM_NNODES": "4", "SLURM_NTASKS_PER_NODE": "8", "SLURM_CPUS_PER_TASK": "12", "SLURM_JOB_ID": "7"}
+RECIPE = "recipes/ijepa_vith14_in1k.yaml"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def pretrain(checkout: Checkout, *arguments: str, **environment: str) -> str:
+    """The one command that pretrain.sbatch would start."""
+    checkout.stand_in("srun")
+    result = checkout.run("scripts/slurm/pretrain.sbatch", *arguments, **SLURM, **environment)
+    assert result.returncode == 0, result.stderr
+    (call,) = checkout.calls()
+    return call
+
+
+def test_pretrain_job_starts_one_task_for_each_gpu(checkout: Checkout):
+    call = pretrain(checkout, RECIPE, "--data.train", "/shards/train-*.tar")
+    assert f"jepa-pretrain fit --config {RECIPE}" in call
+    assert "--trainer.devices 8 --trainer.num_nodes 4" in call
+    assert call.endswith("--run runs/ijepa_vith14_in1k --ckpt_path last --data.train /shards/train-*.tar")
+
+
+def test_pretrain_job_fails_as_its_tasks_do(checkout: Checkout):
+    checkout.stand_in("srun", status=3)
+    assert checkout.run("scripts/slurm/pretrain.sbatch", RECIPE, **SLURM).returncode == 3
+
+
+def test_pretrain_job_asks_to_be_requeued_and_waits_for_its_tasks(checkout: Checkout):
+    """The signal reaches the script while its tasks run; they end on their own time."""
+    checkout.stand_in("scontrol")
+    checkout.stand_in("srun")
+    busy = 'until [ -e "$HOME/enough" ]; do read -rt 0.05 <> <(:) || :; done; echo finished >> "$LOG"'
+    script(checkout.bin / "srun", f'#!/usr/bin/env bash\necho started >> "$LOG"\n{busy}\n')
+    env = {"PATH": str(checkout.bin), "LOG": str(checkout.log), "HOME": str(checkout.root), **SLURM}
+    with subprocess.Popen(["bash", "scripts/slurm/pretrain.sbatch", RECIPE], cwd=checkout.root, env=env) as job:
+        wait_for(checkout.log, "started")
+        job.send_signal(signal.SIGUSR1)
+        wait_for(checkout.log, "scontrol requeue 7")
+        assert job.poll() is None
+        (checkout.root / "enough").touch()
+        assert job.wait(timeout=20) == 0
+    assert checkout.calls()[-1] == "finished"
+
+
+def wait_for(log: Path, line: str) -> None:
+    """Until a stand-in has written this line."""
+    end = time.monotonic() + 20
+    while not (log.exists() and line in log.read_text().splitlines()):
+        assert time.monotonic() < end, f"{line!r} was never written"
+        time.sleep(0.02)
+
+
+def test_pretrain_job_is_sent_with_what_a_requeue_needs():
+    directives = [
+        line for line in (ROOT / "scripts/slurm/pretrain.sbatch").read_text().splitlines() if line.startswith("#SBATCH")
+    ]
+    assert "#SBATCH --requeue" in directives
+    assert "#SBATCH --signal=B:SIGUSR1@120" in directives
+    asked = dict(line.removeprefix("#SBATCH --").split("=", 1) for line in directives if "=" in line)
+    assert asked["gpus-per-node"] == asked["ntasks-per-node"]
+
+
+def test_pack_job_packs_its_part(checkout: Checkout):
+    checkout.stand_in("srun")
+    task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16"}
+    result = checkout.run("scripts/slurm/pack.sbatch", "/pictures", "/shards", "--split", "val", **task)
+    assert result.returncode == 0, result.stderr
+    assert checkout.calls() == ["srun jepa-pretrain shards pack /pictures /shards --part 4/16 --workers 8 --split val"]
+
+
+def test_pack_job_sent_again_alone_keeps_its_part(checkout: Checkout):
+    checkout.stand_in("srun")
+    task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1"}
+    assert checkout.run("scripts/slurm/pack.sbatch", "/pictures", "/shards", **task).returncode == 2
+    assert checkout.calls() == []
+    assert checkout.run("scripts/slurm/pack.sbatch", "/pictures", "/shards", PARTS="16", **task).returncode == 0
+    assert "--part 4/16" in checkout.calls()[0]
