@@ -200,7 +200,8 @@ class Loader(DataLoader[Batch]):
                 yield batch
         except UserError as error:  # from a worker it comes wrapped in that worker's traceback
             message = str(error).strip().splitlines()[-1].split("UserError: ", 1)[-1]
-        if message:  # raised out here, so that the workers are let go of, and stopped, at once
+            error.with_traceback(None)  # the frames in it would keep the workers waiting
+        if message:  # raised out here for the same reason: the workers stop at once
             self._iterator = None
             raise UserError(message)
 

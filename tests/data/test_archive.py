@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import jpeg, numbered, write_tar
+from small_shards import jpeg, numbered, write_tar
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard

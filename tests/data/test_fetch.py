@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from conftest import numbered, write_tar
+from small_shards import numbered, write_tar
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import fetch

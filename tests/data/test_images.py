@@ -7,8 +7,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from conftest import encoded, jpeg
 from PIL import Image
+from small_shards import encoded, jpeg
 
 from jepa_pretrain.data.images import BrokenPicture, decode, jpeg_size
 

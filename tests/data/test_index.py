@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import numbered, write_tar
+from small_shards import numbered, write_tar
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import index as module

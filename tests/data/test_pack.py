@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from conftest import encoded, jpeg, numbered, write_tar
 from PIL import Image
+from small_shards import encoded, jpeg, numbered, write_tar
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import pack as packing

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import encoded, jpeg, numbered, write_tar
 from PIL import Image
+from small_shards import encoded, jpeg, numbered, write_tar
 
 from jepa_pretrain.contracts import Batch, Grid, Masks, UserError
 from jepa_pretrain.data.index import open_index
