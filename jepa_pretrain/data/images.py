@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+from torchvision.io import ImageReadMode, decode_jpeg
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff", "gif", "jp2")
 MAX_PIXELS = 100_000_000
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-PNG = b"\x89PNG\r\n\x1a\n"
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes of 16-bit grey pictures; its own conversion clips
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 DAMAGE += (zlib.error, Image.DecompressionBombError)
@@ -37,12 +36,7 @@ def decode(data: bytearray) -> Tensor:
     """
     if data[:3] == b"\xff\xd8\xff":
         _refuse_giant(*jpeg_size(data))
-        return _fast(decode_jpeg, data)
-    if data[:8] == PNG and len(data) > 33:
-        width, height, depth = struct.unpack(">IIB", data[16:25])
-        _refuse_giant(width, height)
-        if depth <= 8:
-            return _fast(decode_png, data)
+        return _jpeg(data)
     return _with_pillow(data)
 
 
@@ -67,10 +61,12 @@ def _refuse_giant(width: int, height: int) -> None:
         raise BrokenPicture(f"{width} x {height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels")
 
 
-def _fast(decoder: object, data: bytearray) -> Tensor:
-    """Through torchvision's C decoders; what they refuse, Pillow may still read."""
+def _jpeg(data: bytearray) -> Tensor:
+    """Through libjpeg-turbo; what it refuses, Pillow may still read. (Not so for PNG: a damaged one crashes
+    torchvision's decoder, and with it the worker.)
+    """
     try:
-        return decoder(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError:
         return _with_pillow(data)
 

@@ -7,13 +7,14 @@ stop and go on, and many machines can each make their part of the same shards.
 import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torchvision.io import encode_jpeg
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
@@ -179,9 +180,10 @@ class Job:
         height, width = image.shape[1:]
         if self.short_side and min(height, width) > self.short_side:
             factor = self.short_side / min(height, width)
-            small = resize(image, round(height * factor), round(width * factor)).contiguous()
-            picture = {"jpg": encode_jpeg(small, self.quality).numpy().tobytes()}
-            fields = picture | {key: data for key, data in fields.items() if key != extension}
+            small = resize(image, round(height * factor), round(width * factor))
+            encoded = BytesIO()
+            Image.fromarray(small.permute(1, 2, 0).numpy()).save(encoded, "JPEG", quality=self.quality)
+            fields = {"jpg": encoded.getvalue()} | {key: data for key, data in fields.items() if key != extension}
         clean = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60].strip("_")
         return f"{number:08d}-{clean}", fields
 

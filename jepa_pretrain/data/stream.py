@@ -188,17 +188,22 @@ class Loader(DataLoader[Batch]):
             prefetch_factor=2 if workers else None,
             collate_fn=_unchanged,
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # else every pass would draw from the generator that training uses
         )
         self._at = (epoch, start_step)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, start = self.sampler.epoch, self.sampler.start_step
+        epoch, start, message = self.sampler.epoch, self.sampler.start_step, None
         try:
             for done, batch in enumerate(super().__iter__(), start + 1):
                 self._at = (epoch, done)
                 yield batch
         except UserError as error:  # from a worker it comes wrapped in that worker's traceback
-            raise UserError(str(error).strip().splitlines()[-1].split("UserError: ", 1)[-1]) from None
+            message = str(error).strip().splitlines()[-1].split("UserError: ", 1)[-1]
+            error.with_traceback(None)  # the frames in it would keep the workers waiting
+        if message:  # raised out here for the same reason: the workers stop at once
+            self._iterator = None
+            raise UserError(message)
 
     def state_dict(self) -> dict[str, int]:
         """Where the iteration is: its epoch and how many of that epoch's batches were handed out."""
