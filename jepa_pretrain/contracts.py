@@ -7,6 +7,7 @@ Shape letters, used in every comment of the project:
     L plan length           A action width                      Z latent width         S samples
 """
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -75,11 +76,12 @@ class Encoder(Protocol):
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Tensor: ...
 
 
-@runtime_checkable
-class Masker(Protocol):
-    """Draws masks; a pure function of its arguments."""
+class Masker(ABC):
+    """Draws masks; a pure function of its arguments. (A base class: recipes cannot name a protocol that is called.)"""
 
-    def __call__(self, batch_size: int, grid: Grid, rng: torch.Generator) -> Masks: ...
+    @abstractmethod
+    def __call__(self, batch_size: int, grid: Grid, rng: torch.Generator) -> Masks:
+        """Masks of a batch."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from jepa_pretrain.contracts import Grid, Masks, UserError
+from jepa_pretrain.contracts import Grid, Masker, Masks, UserError
 
 
 def _block_size(grid: Grid, scale: tuple[float, float], aspect: tuple[float, float], rng) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def _through_time(index: Tensor, grid: Grid) -> Tensor:
     return (frames[:, None] + index[..., None, :]).flatten(-2)
 
 
-class MultiBlock:
+class MultiBlock(Masker):
     """I-JEPA's multi-block masks (Assran et al. 2023, section 3): several target blocks, one large context block.
 
     The context block loses the tokens that belong to a target, and then, at random, as many as it takes for every
@@ -104,7 +104,7 @@ class MultiBlock:
         return Masks(_through_time(context, grid), _through_time(targets, grid))
 
 
-class Random:
+class Random(Masker):
     """Tokens masked at random, as in MAE; the masked ones form one target.
 
     Args:

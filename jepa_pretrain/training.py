@@ -1,7 +1,11 @@
 """From a recipe to a run: LightningCLI with what every run has (probes, monitors, checkpoints, record, export)."""
 
+import logging
+import sys
+import warnings
 from pathlib import Path
 
+from jsonargparse import ActionConfigFile
 from lightning import LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,10 +27,24 @@ TRAINER_DEFAULTS = {
 }
 
 
+class Parser(LightningArgumentParser):
+    """Says what is wrong with a recipe, and not every option there is."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        print(f"error: {message.strip()}", file=sys.stderr)
+        print("help:  jepa-pretrain fit --help", file=sys.stderr)
+        sys.exit(2)
+
+
 class Fit(LightningCLI):
     """`jepa-pretrain fit`."""
 
     def __init__(self, args: list[str]) -> None:
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")  # inside Lightning
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
+        for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
         super().__init__(
             Method,
             LightningDataModule,
@@ -36,9 +54,13 @@ class Fit(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"fit": {"prog": "jepa-pretrain fit"}},
             args=["fit", *args],
         )
+
+    def init_parser(self, **kwargs) -> Parser:
+        parser = Parser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="recipe, a YAML file")
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -29,14 +29,15 @@ class Collapse(lightning.Callback):
         self.every, self.samples = every, samples
         self.rank_floor, self.std_floor, self.patience = rank_floor, std_floor, patience
         self.latest: deque[Tensor] = deque()
-        self.below = 0
+        self.below = self.measured_at = 0
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         self.latest.append(outputs["features"].detach())
         while sum(map(len, self.latest)) - len(self.latest[0]) >= self.samples:
             self.latest.popleft()
-        due = trainer.global_step % self.every == 0
-        if due and not trainer.fit_loop._should_accumulate() and sum(map(len, self.latest)) > 1:
+        step = trainer.global_step
+        if step % self.every == 0 and step != self.measured_at and sum(map(len, self.latest)) > 1:
+            self.measured_at = step  # once, however many batches are accumulated in a step
             self._measure(trainer, module)
 
     def _measure(self, trainer, module) -> None:

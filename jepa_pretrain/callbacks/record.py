@@ -33,6 +33,10 @@ class CSV(Logger):
         return ""
 
     @property
+    def save_dir(self) -> str:
+        return str(self.folder)
+
+    @property
     def log_dir(self) -> str:
         return str(self.folder)
 

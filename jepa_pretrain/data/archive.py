@@ -69,6 +69,10 @@ class Shard:
             view += count
         return data
 
+    def read_first(self, sample: int, extensions: tuple[str, ...]) -> bytearray | None:
+        """The bytes of the first member that the sample has out of several, or None."""
+        return next((data for one in extensions if (data := self.read(sample, one)) is not None), None)
+
     def fields(self, sample: int) -> dict[str, bytearray]:
         """All members of one sample, by extension, in the order of the tar."""
         present = [key for key, spans in self.spans.items() if spans[sample, 0] >= 0]

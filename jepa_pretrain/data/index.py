@@ -83,7 +83,7 @@ def open_index(source: str | list[str], cache: str | None = None) -> Index:
         cache: Folder for copies of compressed and remote shards.
     """
     addresses = expand(source)
-    folders = {folder: read_folder(folder) for folder in dict.fromkeys(_folder(address) for address in addresses)}
+    folders = {folder: read_folder(folder) for folder in dict.fromkeys(folder_of(address) for address in addresses)}
     known = {entry.address: entry for entries, _ in folders.values() for entry in entries}
     unknown = [address for address in addresses if address not in known]
     if unknown:
@@ -116,7 +116,7 @@ def read_folder(folder: str) -> tuple[list[Entry], list[str]]:
     return [Entry(*shard) for shard in shards], classes
 
 
-def _folder(address: str) -> str:
+def folder_of(address: str) -> str:
     """The folder part of an address, written so that `folder/name` is the address; empty for a pipe."""
     if address.startswith("pipe:") or "?" in address:
         return ""

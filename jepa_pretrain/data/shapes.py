@@ -51,8 +51,8 @@ def star(x: Array, y: Array) -> Array:
 def heart(x: Array, y: Array) -> Array:
     """Two discs on a triangle."""
     lobes = np.hypot(np.abs(x) - 0.43, y + 0.35) - 0.5
-    point = (np.abs(x) + y) * 0.7071 - 0.62
-    return np.minimum(lobes, np.maximum(point, -0.35 - y))
+    point = (np.abs(x) + y) * 0.7071 - 0.557  # touches the lobes
+    return np.minimum(lobes, np.maximum(point, -0.1 - y))
 
 
 def pair(x: Array, y: Array) -> Array:

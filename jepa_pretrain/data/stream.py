@@ -157,11 +157,10 @@ class Pictures(Dataset[Batch]):
 
 
 def _picture(tar: Shard, number: int) -> bytearray:
-    for extension in EXTENSIONS:
-        data = tar.read(number, extension)
-        if data is not None:
-            return data
-    raise BrokenPicture("the sample has no picture member")
+    data = tar.read_first(number, EXTENSIONS)
+    if data is None:
+        raise BrokenPicture("the sample has no picture member")
+    return data
 
 
 class Loader(DataLoader[Batch]):

@@ -5,23 +5,25 @@ draws from it (as torchvision's transforms do) is reproducible too.
 """
 
 import math
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import interpolate
 
 from jepa_pretrain.contracts import UserError
 
 ATTEMPTS = 10
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as in torchvision and Pillow
+LUMA = torch.tensor([[[0.2989]], [[0.587]], [[0.114]]])  # ITU-R 601, as in torchvision and Pillow
+COMPLEMENTS = torch.tensor([[[3.0]], [[5.0]], [[1.0]]])  # hues of cyan, magenta, yellow, in sixths of the circle
 
 
-@runtime_checkable
-class View(Protocol):
+class View(ABC):
     """Turns a picture into what a method sees of it."""
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    @abstractmethod
+    def __call__(self, image: Tensor) -> Tensor:
+        """(C, H, W) uint8 -> (C, h, w) uint8, drawn with torch's CPU generator."""
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -54,7 +56,7 @@ def crop_box(height: int, width: int, scale: tuple[float, float], ratio: tuple[f
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-class RandomCrop:
+class RandomCrop(View):
     """A random part of the picture, resized; I-JEPA's only augmentation.
 
     Args:
@@ -81,7 +83,7 @@ class RandomCrop:
         return view.flip(2) if self.flip and torch.rand(()).item() < self.flip else view
 
 
-class CentreCrop:
+class CentreCrop(View):
     """The middle of the picture, for evaluation; a picture that already has the size stays as it is.
 
     Args:
@@ -104,7 +106,7 @@ class CentreCrop:
         return image[:, top : top + self.size, left : left + self.size]
 
 
-class Augment:
+class Augment(View):
     """Random crop, flip, colour jitter, grey, blur and solarisation, as in VICReg (2105.04906, appendix C) and BYOL.
 
     The two published views differ: the first has blur 1.0 and solarize 0, the second blur 0.1 and solarize 0.2. The
@@ -174,31 +176,36 @@ class Augment:
 
 def luma(image: Tensor) -> Tensor:
     """Brightness: (3, H, W) -> (1, H, W)."""
-    return (image[0] * LUMA[0] + image[1] * LUMA[1] + image[2] * LUMA[2])[None]
+    return (image * LUMA).sum(0, keepdim=True)
 
 
 def turn_hue(image: Tensor, amount: float) -> Tensor:
     """Turns the hue by a part of the full circle, keeping HSV saturation and value; (3, H, W) float.
 
-    Back to RGB in closed form: channel n of (5, 3, 1) is v - c clamp(min(k, 4 - k), 0, 1), k = (n + 6 h) mod 6.
+    Back to RGB in closed form: with the hue h in sixths of the circle, a channel is v - c clamp(2 - |d|, 0, 1), where d
+    is the distance on the circle from h + amount to the channel's complement (cyan 3, magenta 5, yellow 1).
     """
-    top, bottom = image.amax(0), image.amin(0)
-    span = top - bottom
     red, green, blue = image
-    safe = span.clamp_min(1e-6)
-    sector = torch.where(top == red, (green - blue) / safe, (blue - red) / safe + 2)
-    sector = torch.where((top == blue) & (top != red) & (top != green), (red - green) / safe + 4, sector)
-    phase = (sector + 6 * amount)[None] + torch.tensor([5.0, 3.0, 1.0])[:, None, None]
-    phase = phase.remainder(6)
-    return top - span * torch.minimum(phase, 4 - phase).clamp(0, 1)
+    top = image.amax(0)
+    span = top - image.amin(0)
+    sixths = torch.where(top == green, blue - red + 2 * span, red - green + 4 * span)
+    sixths = torch.where(top == red, green - blue, sixths) / span.clamp_min(1e-6)
+    distance = sixths - (COMPLEMENTS - 6 * amount)
+    distance = distance.sub_((distance / 6).round_(), alpha=6).abs_()
+    return torch.addcmul(top, span, (2 - distance).clamp_(0, 1), value=-1)
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur with mirrored edges: (3, H, W) float, sigma in pixels; below 0.3 pixels nothing would change."""
-    radius = min(math.ceil(3 * sigma), min(image.shape[1:]) - 1)
-    if sigma < 0.3 or radius < 1:
+    """Gaussian blur: (C, H, W) float, sigma in pixels; weights are renormalised at the edges.
+
+    Rows and columns are blurred by one matrix product each: for small pictures far quicker than a convolution.
+    """
+    if sigma < 0.3:  # nothing would change
         return image
-    steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.softmax(-0.5 * (steps / sigma) ** 2, 0)
-    padded = pad(image[:, None], (radius, radius, radius, radius), mode="reflect")
-    return conv2d(conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
+    return gaussian(image.shape[1], sigma) @ image @ gaussian(image.shape[2], sigma).T
+
+
+def gaussian(size: int, sigma: float) -> Tensor:
+    """(size, size) matrix whose row i holds the weights of all pixels in the blurred pixel i."""
+    place = torch.arange(size, dtype=torch.float32)
+    return torch.softmax((place[:, None] - place).square_().mul_(-0.5 / sigma**2), 1)

@@ -9,6 +9,8 @@ import errno
 import json
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,7 @@ from typing import TypedDict
 from jepa_pretrain.contracts import UserError
 
 BLOCK = 512
-PARTS = ".parts"
+PARTS, INDEX = ".parts", "index.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -104,20 +106,16 @@ class TarWriter:
         return self._sum.hexdigest()
 
 
-class _told_when_full:
+@contextmanager
+def _told_when_full(path: Path) -> Iterator[None]:
     """Turns "no space left" into a message that says what to do."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(value, OSError) and value.errno in FULL:
-            raise UserError(
-                f"no space left for {self.path}; finished shards are kept: free some space and run the same again"
-            ) from None
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        message = f"no space left for {path}; finished shards are kept: free some space and run the same again"
+        raise UserError(message) from None
 
 
 def write_json(path: Path, content: object) -> None:
@@ -153,8 +151,10 @@ def finish_shard(out: Path, tar: TarWriter, plan: Plan, bad: list[Bad]) -> None:
 def finished(out: Path, plan: Plan) -> list[str]:
     """The shards of a plan that are complete; refuses a folder that holds another packing of the same split."""
     (out / PARTS).mkdir(parents=True, exist_ok=True)
-    done = []
-    for part in read_parts(out):
+    parts, done = read_parts(out), []
+    if (out / INDEX).exists() and not parts:
+        raise UserError(f"{out} holds shards that were not packed here: choose an empty folder")
+    for part in parts:
         if part["split"] == plan["split"] and part["plan"] != plan["plan"]:
             raise UserError(
                 f"{out} already holds {part['split']} shards of another source or another division: "
@@ -190,7 +190,7 @@ def write_index(out: Path) -> bool:
         "bad": [bad for part in parts for bad in part["bad"]],
         "shards": [{key: part[key] for key in keys} for part in parts],
     }
-    write_json(out / "index.json", content)
+    write_json(out / INDEX, content)
     return True
 
 

@@ -15,7 +15,7 @@ def card(config: dict[str, Any], parameters: int) -> str:
     size = config["image_size"]
     metrics = _bullets(provenance.get("metrics") or {})
     arguments = ", ".join(f"{key}={value}" for key, value in architecture["args"].items())
-    return f"""# {provenance.get("recipe", "Encoder")}
+    return f"""# {provenance.get("recipe") or provenance.get("run") or "Encoder"}
 
 A frozen image encoder, pretrained without labels by `jepa_pretrain`.
 
@@ -37,13 +37,13 @@ Tokens lie on a grid of {t} x {h} x {w}; average them for one feature per image.
 
 ## How it was trained
 
-{_bullets(provenance, without=("metrics", "packages"))}
+{_bullets(provenance, without=("metrics", "versions"))}
 
 ## Numbers known
 
 {metrics or "None were recorded at the time of export; run `jepa-pretrain eval linear`."}
 
-Written with: {", ".join(f"{name} {number}" for name, number in provenance["packages"].items())}.
+Written with: {", ".join(f"{name} {number}" for name, number in provenance["versions"].items())}.
 """
 
 

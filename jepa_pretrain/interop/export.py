@@ -156,13 +156,13 @@ def _config(encoder: nn.Module, provenance: dict[str, Any]) -> dict[str, Any]:
         "width": encoder.width,
         "provenance": {
             **provenance,
-            "packages": provenance.get("packages") or _packages(),
+            "versions": provenance.get("versions") or _versions(),
             "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
 
 
-def _packages() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

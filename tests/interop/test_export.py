@@ -34,7 +34,7 @@ def test_export_takes_the_encoder_that_the_prefix_names(tmp_path, capsys):
     frozen = FrozenEncoder.load(tmp_path / "out")
     clip = torch.rand(2, 3, 1, 16, 16)
     assert torch.equal(frozen(clip), encoder(clip).detach())
-    assert frozen.provenance["recipe"] == "ijepa_demo" and "torch" in frozen.provenance["packages"]
+    assert frozen.provenance["recipe"] == "ijepa_demo" and "torch" in frozen.provenance["versions"]
     assert "Exported ViT" in capsys.readouterr().out
 
 

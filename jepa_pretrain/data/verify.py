@@ -1,0 +1,90 @@
+"""Verifying: every byte of some shards against the index, and every picture through the decoder."""
+
+from hashlib import sha256
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from jepa_pretrain.contracts import UserError
+from jepa_pretrain.data.archive import Shard
+from jepa_pretrain.data.fetch import UNREADABLE, expand, local, name_of, open_stream
+from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
+from jepa_pretrain.data.index import Entry, folder_of, read_folder
+
+CHUNK = 1 << 20
+
+
+def verify(shards: str, cache: str | None = None) -> None:
+    """Read shards again and compare them with their index: checksums, numbers, and every picture.
+
+    Args:
+        shards: A path, URL, brace or glob pattern, or a folder.
+        cache: Folder for copies of compressed and remote shards.
+    """
+    console = Console(highlight=False)
+    addresses = expand(shards)
+    folders = {folder: read_folder(folder) for folder in {folder_of(address) for address in addresses}}
+    table = Table("shard", "samples", "verdict", box=None)
+    damaged = 0
+    for address in track(addresses, "verifying", console=console, disable=not console.is_terminal, transient=True):
+        entries, classes = folders[folder_of(address)]
+        entry = next((entry for entry in entries if entry.address == address), None)
+        samples, faults = check(address, entry, len(classes), cache)
+        damaged += bool(faults)
+        known = "as the index says" if entry else "readable; no index to compare with"
+        verdict = "; ".join(faults[:3]) + (f"; {len(faults) - 3} more" if len(faults) > 3 else "") or known
+        table.add_row(name_of(address), str(samples), verdict)
+    console.print(table)
+    if damaged:
+        raise UserError(f"{damaged} of {len(addresses)} shards are damaged: fetch or pack them again")
+
+
+def check(address: str, entry: Entry | None, classes: int, cache: str | None = None) -> tuple[int, list[str]]:
+    """The number of samples in a shard, and all that is wrong with it.
+
+    Args:
+        address: The shard.
+        entry: What the index says of it, if anything.
+        classes: Number of known classes; 0 where unknown.
+        cache: Folder for copies of compressed and remote shards.
+    """
+    faults: list[str] = []
+    try:
+        if entry is not None and entry.sha256 and checksum(address) != entry.sha256:
+            faults.append("checksum differs")
+        shard = Shard(local(address, cache), name_of(address))
+    except UserError as error:
+        return 0, [*faults, str(error)]
+    except UNREADABLE as error:
+        return 0, [f"cannot be read: {error}"]
+    if entry is not None and len(shard) != entry.samples:
+        faults.append(f"the index says {entry.samples} samples")
+    for number in range(len(shard)):
+        fault = _fault(shard, number, classes)
+        if fault:
+            faults.append(f"{shard.keys[number]}: {fault}")
+    return len(shard), faults
+
+
+def checksum(address: str) -> str:
+    """sha256 of a shard as it is stored."""
+    total = sha256()
+    with open_stream(address) as stream:
+        while chunk := stream.read(CHUNK):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def _fault(shard: Shard, number: int, classes: int) -> str | None:
+    data = shard.read_first(number, EXTENSIONS)
+    if data is None:
+        return "no picture"
+    try:
+        decode(data)
+    except BrokenPicture as error:
+        return str(error)
+    label = shard.read(number, "cls")
+    if label is None or (label.strip().isdigit() and (not classes or int(label) < classes)):
+        return None
+    return f"label {label[:20].decode(errors='replace')!r} is none of {classes} classes"

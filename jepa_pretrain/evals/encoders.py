@@ -1,0 +1,61 @@
+"""What can be evaluated: everything that `FrozenEncoder.load` knows, and raw pixels."""
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor, nn
+
+from jepa_pretrain.contracts import Grid
+from jepa_pretrain.interop.frozen import FrozenEncoder
+
+PIXELS_SIZE = 32
+
+
+class Pixels(nn.Module):
+    """The picture itself as its feature: the baseline that every encoder has to beat.
+
+    Args:
+        image_size: Pictures are brought to this size, so that the feature stays small.
+    """
+
+    name = "pixels"
+    untrained = False
+
+    def __init__(self, image_size: int = PIXELS_SIZE):
+        super().__init__()
+        self.image_size, self.width, self.grid = image_size, 3 * image_size**2, Grid(1, 1, 1)
+        self.config = {"class": "Pixels", "args": {"image_size": image_size}}
+        self.provenance: dict = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(B, C, H, W)` or `(B, C, 1, H, W)`, uint8 or float in 0..1 -> one token `(B, 1, C * H * W)` in 0..1."""
+        flat = images.flatten(1).unsqueeze(1)
+        return flat.float() / 255 if images.dtype == torch.uint8 else flat.float()
+
+    def forward_layers(self, images: Tensor, layers: int) -> list[Tensor]:
+        """There is only one layer, whatever is asked."""
+        return [self(images)]
+
+
+def resolve(encoder: str, image_size: int) -> FrozenEncoder | Pixels:
+    """The encoder that the user named.
+
+    Args:
+        encoder: `pixels`, an exported folder, `timm:NAME`, `random:NAME` or `random:FOLDER`.
+        image_size: Input size of timm models.
+    """
+    return Pixels() if encoder == "pixels" else FrozenEncoder.load(encoder, image_size)
+
+
+def digest(encoder: nn.Module) -> str:
+    """A checksum of weights and configuration: two encoders with the same one give the same features.
+
+    Args:
+        encoder: A `FrozenEncoder` or `Pixels`.
+    """
+    total = hashlib.sha256(json.dumps(encoder.config, sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()

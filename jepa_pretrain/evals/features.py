@@ -1,0 +1,208 @@
+"""Pooled features of a data set, computed once and kept on disk: what the linear probe and k-NN work on."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from jepa_pretrain.contracts import Batch, UserError
+from jepa_pretrain.data.index import Index, open_index
+from jepa_pretrain.data.stream import batches
+from jepa_pretrain.data.views import CentreCrop
+from jepa_pretrain.evals.encoders import digest
+from jepa_pretrain.ops import pool
+
+LAYERS = 4
+CALIBRATION = 2048  # pictures that settle the batch-norm statistics of an untrained encoder
+VERSION = 1  # of the cached files
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Features(NamedTuple):
+    """Average-pooled features of n pictures."""
+
+    layers: Tensor  # (n, D_1 + ... + D_4), the last four layers side by side, oldest first
+    width: int  # the last `width` columns are the last layer
+    label: Tensor  # (n,) int64, -1 where there is none
+
+    @property
+    def last(self) -> Tensor:
+        """`(n, D)`, the last layer alone."""
+        return self.layers[:, -self.width :]
+
+    def pick(self, index: Tensor) -> "Features":
+        """The features of some of the pictures."""
+        return Features(self.layers[index], self.width, self.label[index])
+
+    def labelled(self) -> "Features":
+        """Only the pictures that have a label."""
+        return self if bool((self.label >= 0).all()) else self.pick(self.label >= 0)
+
+    def to(self, device: torch.device) -> "Features":
+        """The same on another device."""
+        return Features(self.layers.to(device), self.width, self.label.to(device))
+
+
+class Reader(NamedTuple):
+    """How pictures are read and where features are kept."""
+
+    batch_size: int = 256
+    workers: int = 2
+    cache: str | None = None  # a folder; None: the user's cache folder
+    device: torch.device = torch.device("cpu")
+    console: Console = Console()
+
+
+def load(encoder: nn.Module, source: str, calibrate_on: str, reader: Reader) -> Features:
+    """Features of all pictures of some shards, from the cache where they lie there already.
+
+    Args:
+        encoder: A `FrozenEncoder` or `Pixels`.
+        source: Shards: a path, URL, brace or glob pattern, or a folder.
+        calibrate_on: Shards whose first pictures settle the batch-norm statistics of an untrained encoder.
+        reader: How to read, and where the cache is.
+    """
+    index = open_index(source, reader.cache)
+    calibrated = open_index(calibrate_on, reader.cache) if needs_calibration(encoder) else None
+    path = _folder(reader.cache) / f"{_key(encoder, index, calibrated)}.safetensors"
+    found = _read(path)
+    if found is not None:
+        reader.console.print(f"{source}: features of {len(found.label)} pictures from the cache", highlight=False)
+        return found
+    encoder.to(reader.device)
+    view = CentreCrop(encoder.image_size)
+    if calibrated is not None:
+        calibrate(encoder, batches(calibrate_on, view, reader.batch_size, reader.workers, reader.cache), reader.device)
+    stream = batches(source, view, reader.batch_size, reader.workers, reader.cache)
+    features = extract(encoder, stream, index.samples, source, reader)
+    _write(path, features)
+    return features
+
+
+@torch.no_grad()
+def extract(encoder: nn.Module, stream: Iterable[Batch], samples: int, title: str, reader: Reader) -> Features:
+    """Average-pooled tokens of the last four layers, for every picture of a stream.
+
+    Args:
+        encoder: A `FrozenEncoder` or `Pixels`, on `reader.device`.
+        stream: Batches whose first view is what the encoder takes.
+        samples: How many pictures to expect, for the progress bar.
+        title: What is read, for the progress bar.
+        reader: Device and console.
+    """
+    console, start = reader.console, time.perf_counter()
+    if not console.is_terminal:
+        console.print(f"{title}: reading {samples} pictures", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rows, labels, width = [], [], 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=samples)
+        for batch in stream:
+            pooled = [pool(x).float().cpu() for x in encoder.forward_layers(batch.views[0].to(reader.device), LAYERS)]
+            rows.append(torch.cat(pooled, dim=1))  # (B, D_1 + ... + D_4)
+            labels.append(batch.label)
+            width = pooled[-1].shape[1]
+            bar.advance(task, len(batch.label))
+    if not labels or not sum(map(len, labels)):
+        raise UserError(f"{title} holds no readable picture")
+    features = Features(torch.cat(rows), width, torch.cat(labels))
+    if not features.layers.isfinite().all():
+        raise UserError(f"the encoder gives features that are not finite on {title}; its training has diverged")
+    seconds = time.perf_counter() - start
+    rate = f"{len(features.label)} pictures in {seconds:.1f} s, {len(features.label) / seconds:.0f} per second"
+    console.print(f"{title}: {rate}", highlight=False)
+    return features
+
+
+def needs_calibration(encoder: nn.Module) -> bool:
+    """Whether batch-norm statistics are still those of no data at all."""
+    return encoder.untrained and any(isinstance(part, BATCH_NORMS) for part in encoder.modules())
+
+
+@torch.no_grad()
+def calibrate(encoder: nn.Module, stream: Iterable[Batch], device: torch.device, pictures: int = CALIBRATION) -> None:
+    """Give an untrained encoder the batch-norm statistics of real pictures, else the comparison would flatter ours.
+
+    Args:
+        encoder: An untrained encoder; changed in place.
+        stream: Batches of training pictures.
+        device: Where the encoder is.
+        pictures: How many to look at, at least; a plain average over their batches.
+    """
+    norms = [part for part in encoder.modules() if isinstance(part, BATCH_NORMS)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+        norm.train()
+    seen = 0
+    for batch in stream:
+        encoder(batch.views[0].to(device))
+        seen += len(batch.label)
+        if seen >= pictures:
+            break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def _key(encoder: nn.Module, index: Index, calibrated: Index | None) -> str:
+    """Names the cached file: any change of weights, pictures or preprocessing gives another."""
+    sizes = [(entry.address, _stamp(entry.address)) for entry in index.shards]
+    parts = [VERSION, LAYERS, digest(encoder), encoder.image_size, index.digest, sizes]
+    if calibrated is not None:
+        parts += [CALIBRATION, calibrated.digest]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _stamp(address: str) -> tuple[int, int]:
+    """Size and time of a local shard, since shards without an index have no checksum; zeros for a remote one."""
+    if not os.path.isfile(address):
+        return 0, 0
+    status = os.stat(address)
+    return status.st_size, status.st_mtime_ns
+
+
+def _folder(cache: str | None) -> Path:
+    if cache:
+        return Path(cache) / "features"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jepa_pretrain" / "features"
+
+
+def _read(path: Path) -> Features | None:
+    """Cached features; a damaged file counts as absent and is replaced."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            return Features(file.get_tensor("layers"), int(file.metadata()["width"]), file.get_tensor("label"))
+    except SafetensorError:
+        return None
+
+
+def _write(path: Path, features: Features) -> None:
+    """Under a temporary name first, so that no reader ever sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot keep features in {path.parent}: {error}; choose a folder with --cache") from error
+    try:
+        tensors = {"layers": features.layers.contiguous(), "label": features.label.contiguous()}
+        save_file(tensors, part, metadata={"width": str(features.width)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot keep features in {path.parent}: {error}; choose a folder with --cache") from error
+    finally:
+        Path(part).unlink(missing_ok=True)
