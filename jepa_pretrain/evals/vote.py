@@ -1,8 +1,8 @@
-"""The weighted vote of nearest neighbours (Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4)."""
+"""Classification by the weighted vote of nearest neighbours, in one call; the parts are in `neighbours`."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from jepa_pretrain.evals.neighbours import nearest, vote
 
 
 def weighted_vote(
@@ -21,6 +21,5 @@ def weighted_vote(
     Returns:
         `(B, classes)` scores, not normalised.
     """
-    similarity, index = (F.normalize(query, dim=1) @ keys.T).topk(k, dim=1)  # (B, k)
-    weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest: no overflow
-    return torch.zeros(len(query), classes, device=query.device).scatter_add_(1, values[index], weight)
+    similarity, index = nearest(query, keys, k)  # (B, k)
+    return vote(similarity, values[index], classes, temperature)

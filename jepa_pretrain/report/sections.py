@@ -14,6 +14,7 @@ from jepa_pretrain.report import curves, features, masks, neighbours
 from jepa_pretrain.report.contents import Pictures
 from jepa_pretrain.report.tiles import enlarge, png
 
+PROTOCOLS = {"linear": "Linear probe", "knn": "k-NN"}
 SHOWN = 8
 BATCH = 64
 
@@ -83,19 +84,26 @@ def _row(row: neighbours.Row, pictures: Pictures) -> str:
 
 
 def probe_table(found: list[dict[str, Any]], run: Path) -> str:
-    """Every evaluation, best first; baselines in grey."""
+    """Every evaluation, best first within its protocol; baselines have a grey bar."""
     rows = []
-    for one in found:
-        low, high = one["interval"]
-        base = is_baseline(one)
-        rows.append(
-            f"<tr><td>{html.escape(named(one, run))}<div class='bar{' base' * base}' style='width:{one['top1']:.1f}%'>"
-            f"</div></td><td>{html.escape(words(one))}</td><td class='number'>{one['top1']:.2f}</td>"
-            f"<td class='number'>{low:.1f} &ndash; {high:.1f}</td>"
-            f"<td class='number'>{one.get('test_samples', '')}</td></tr>"
-        )
-    head = "<tr><th>encoder</th><th>protocol</th><th>top-1, %</th><th>95 % interval</th><th>test pictures</th></tr>"
-    return f"<div class='scroll'><table>{head}{''.join(rows)}</table></div>"
+    for number, one in enumerate(found):
+        if number == 0 or found[number - 1]["protocol"] != one["protocol"]:
+            title = PROTOCOLS.get(one["protocol"], one["protocol"])
+            rows.append(f"<tr class='group'><td colspan='3'>{html.escape(title)}</td></tr>")
+        rows.append(_evaluation(one, run))
+    head = "<tr><th>encoder</th><th class='number'>top-1, % (interval)</th><th class='number'>pictures</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _evaluation(one: dict[str, Any], run: Path) -> str:
+    low, high = one["interval"]
+    kind = "bar base" if is_baseline(one) else "bar"
+    return (
+        f"<tr><td>{html.escape(named(one, run))}<div class='soft'>{html.escape(words(one))}</div>"
+        f"<div class='{kind}' style='width:{one['top1']:.1f}%'></div></td>"
+        f"<td class='number'>{one['top1']:.2f}<div class='soft'>{low:.1f} &ndash; {high:.1f}</div></td>"
+        f"<td class='number'>{one.get('test_samples', '')}</td></tr>"
+    )
 
 
 def named(one: dict[str, Any], run: Path) -> str:
@@ -107,14 +115,14 @@ def named(one: dict[str, Any], run: Path) -> str:
 
 
 def words(one: dict[str, Any]) -> str:
-    """The protocol and what it chose, in words."""
+    """What the protocol chose, in words."""
     shots = f", {one['shots']} per class" if one.get("shots") else ""
     if one["protocol"] == "knn":
-        return f"k-NN, k = {one.get('k')}"
+        return f"k = {one.get('k')}, {one.get('layers')} layer{'s' * (one.get('layers') != 'last')}"
     chosen = one.get("chosen") or {}
     kind = "batch norm + linear" if chosen.get("batch_norm") else "linear"
     layers = f"last {LAYERS} layers" if chosen.get("layers") == "last four" else "last layer"
-    return f"linear probe ({layers}, {kind}){shots}"
+    return f"{layers}, {kind}{shots}"
 
 
 def is_baseline(one: dict[str, Any]) -> bool:
@@ -125,12 +133,12 @@ def is_baseline(one: dict[str, Any]) -> bool:
 def no_better(found: list[dict[str, Any]], run: Path) -> list[str]:
     """Protocols in which this run's encoder is not clearly above its untrained twin."""
     notes = []
-    for protocol, title in (("linear", "linear probe"), ("knn", "k-NN")):
+    for protocol, title in PROTOCOLS.items():
         by_name = {named(one, run): one for one in reversed(found) if one["protocol"] == protocol}
         own, twin = by_name.get("this run's encoder"), by_name.get("the same architecture, untrained")
         if own and twin and own["interval"][0] <= twin["interval"][1]:
             notes.append(
-                f"By {title} the encoder ({own['top1']:.1f} %) is not clearly better than the same architecture "
+                f"{title}: the encoder ({own['top1']:.1f} %) is not clearly better than the same architecture "
                 f"untrained ({twin['top1']:.1f} %): train longer, or look at the curves for collapse."
             )
     return notes

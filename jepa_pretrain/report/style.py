@@ -17,9 +17,11 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; ma
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .warn { background: var(--warn); color: var(--warn-ink); border-radius: .5rem; padding: .6rem .9rem; margin: .6rem 0; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.4rem, 1fr)); gap: .7rem; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
+.tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; }
+.pairs { display: grid; grid-template-columns: repeat(2, 1fr); gap: 1rem; }
+@media (min-width: 44rem) { .tiles { grid-template-columns: repeat(8, 1fr); }
+  .pairs { grid-template-columns: repeat(4, 1fr); } }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .25rem; }
 .pair figcaption { grid-column: 1 / 3; }
 .row { display: grid; grid-template-columns: 1fr .12fr repeat(5, 1fr); gap: .4rem;
@@ -32,11 +34,13 @@ img { width: 100%; height: auto; display: block; border-radius: .25rem; }
 .pixels { image-rendering: pixelated; aspect-ratio: 1; }
 .right { color: var(--good); } .wrong { color: var(--bad); }
 .right::before { content: "✓ "; } .wrong::before { content: "✗ "; }
-.scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td:first-child { overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: anywhere; width: 65%; }
+td.number:last-child, th:last-child { padding-right: 0; }
+.group td { padding-top: 1.1rem; font-weight: 600; }
+@media (max-width: 32rem) { td.number:last-child, th:last-child { display: none; } }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { height: .35rem; border-radius: .2rem; background: var(--bar); margin-top: .3rem; }
 .bar.base { background: var(--base); }

@@ -1,0 +1,109 @@
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from known_features import write_shard
+
+from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop import export
+from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.report.page import report
+
+
+def evaluation(encoder, top1, protocol="linear", untrained=False):
+    chosen = {"layers": "last", "batch_norm": False, "lr": 1.0, "weight_decay": 0.0}
+    interval = [top1 - 2, top1 + 2]
+    return {
+        "protocol": protocol, "encoder": encoder, "top1": top1, "interval": interval, "test_samples": 20,
+        "untrained": untrained, "chosen": chosen, "k": 5, "layers": "last",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "ijepa <demo>"
+    torch.manual_seed(0)
+    encoder = ViT(image_size=16, patch=4, width=24, depth=2, heads=2)
+    folder.mkdir()
+    export.write(encoder, folder / "export", {"method": "IJEPA", "step": 30, "git": "abc123"})
+    masker = {
+        "class_path": "jepa_pretrain.masking.MultiBlock",
+        "init_args": {"target_scale": [0.1, 0.2], "min_keep": 1},
+    }
+    data = {"init_args": {"val": write_shard(tmp_path / "val.tar"), "masker": masker}}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"accelerator": "cpu"}}))
+    (folder / "metrics.csv").write_text("step,train/loss,train/rank,probe/knn_top1\n0,1,5,\n10,.5,6,30\n20,.4,7,40\n")
+    (folder / "eval").mkdir()
+    for name, result in {
+        "a": evaluation(str(folder / "export"), 60.0),
+        "b": evaluation(f"random:{folder / 'export'}", 40.0, untrained=True),
+        "c": evaluation("pixels", 50.0),
+        "d": evaluation("pixels", 30.0, protocol="knn"),
+    }.items():
+        (folder / "eval" / f"{name}.json").write_text(json.dumps(result))
+    return folder
+
+
+def written(run, **kwargs):
+    report(str(run), **kwargs)
+    return (run / "report.html").read_text()
+
+
+def test_a_whole_run(run):
+    page = written(run)
+    assert "Not shown" not in page and "role='alert'" not in page
+    assert page.count("data:image/svg+xml") == 3  # loss, rank, probes
+    assert page.count("masked picture") == 8 and page.count("alt='features'") == 8 and page.count("class='row'") == 8
+    assert "IJEPA" in page and "abc123" in page
+    shown = [
+        page.index(name) for name in ("this run&#x27;s encoder", "raw pixels", "same architecture, untrained", "30.00")
+    ]
+    assert shown == sorted(shown)  # best first, then the other protocol
+
+
+def test_page_needs_no_network_and_runs_no_script(run):
+    page = written(run)
+    addresses = re.findall(r"(?:src|href)='([^']*)'", page) + re.findall(r"url\(([^)]*)\)", page)
+    assert addresses and all(address.startswith("data:image/") for address in addresses)
+    assert "<script" not in page and "ijepa <demo>" not in page and "ijepa &lt;demo&gt;" in page
+
+
+def test_an_encoder_no_better_than_untrained_is_called_so(run):
+    (run / "eval" / "a.json").write_text(json.dumps(evaluation(str(run / "export"), 41.0)))
+    assert "not clearly better than the same architecture untrained (40.0 %)" in written(run)
+
+
+def test_an_empty_run_says_what_is_missing(tmp_path):
+    run = tmp_path / "fresh"
+    (run / "checkpoints").mkdir(parents=True)
+    page = written(run)
+    assert "no metrics.csv" in page and "neither an export nor a checkpoint yet" in page
+    assert "jepa-pretrain eval linear" in page
+
+
+def test_parts_that_are_damaged_or_gone(run):
+    (run / "eval" / "e.json").write_text("{")
+    config = {"data": {"init_args": {"val": str(run / "gone-*.tar")}}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    page = written(run)
+    assert "e.json is no result of an evaluation" in page and "gone-" in page
+    (run / "export" / "model.safetensors").write_bytes(b"")
+    assert "truncated or damaged" in written(run)
+
+
+def test_a_method_without_masks_and_other_pictures(run, tmp_path):
+    (run / "config.yaml").write_text("{}")
+    page = written(run, data=write_shard(tmp_path / "other.tar", seed=3))
+    assert "this method uses no masks" in page and page.count("alt='features'") == 8
+
+
+def test_users_mistakes(run, tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        report(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError):
+        report(str(run), data=str(tmp_path / "none-*.tar"))
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="damaged"):
+        report(str(run))
