@@ -138,8 +138,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is truncated or not a checkpoint: {reason[:160]}") from error
+        raise UserError(
+            f"{path} is truncated or not a checkpoint: it does not read as tensors and plain data"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint

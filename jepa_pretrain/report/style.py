@@ -40,7 +40,8 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); v
 td:first-child { overflow-wrap: anywhere; width: 65%; }
 td.number:last-child, th:last-child { padding-right: 0; }
 .group td { padding-top: 1.1rem; font-weight: 600; }
-@media (max-width: 32rem) { td.number:last-child, th:last-child { display: none; } }
+@media (max-width: 32rem) { .row { gap: .25rem; } .row figcaption { font-size: .68rem; }
+  td.number:last-child, th:last-child { display: none; } }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { height: .35rem; border-radius: .2rem; background: var(--bar); margin-top: .3rem; }
 .bar.base { background: var(--base); }
