@@ -99,6 +99,8 @@ def linear(
     top5 = [("top-5", f"{outcome['top5']:.2f} %")] if outcome["top5"] is not None else []
     chosen = [("head", str(Head(**outcome["chosen"]))), ("its held-out top-1", f"{outcome['chosen_val']:.2f} %")]
     seconds = f"{outcome['seconds']['features']:.0f} s features, {outcome['seconds']['heads']:.0f} s heads"
+    if outcome["at_edge"]:
+        chosen.append(("note", "the best learning rate is the last one tried: widen --lr"))
     result.show(outcome, console, [*top5, *chosen, ("heads tried", str(len(outcome["heads"]))), ("time", seconds)])
     result.write(outcome, out, console)
 
@@ -131,6 +133,7 @@ def probe(train: Features, test: Features, sweep: Sweep) -> dict[str, Any]:
     top5 = heads.accuracy(trained, view, test.label, top=5).item() if classes > 5 else None
     return {
         "chosen": chosen._asdict(),
+        "at_edge": at_edge(scored),
         "chosen_val": 100 * score,
         "top1_share": heads.accuracy(trained, view, test.label).item(),
         "top5": None if top5 is None else 100 * top5,
@@ -159,6 +162,13 @@ def select(train: Features, classes: int, sweep: Sweep) -> list[tuple[Head, floa
             share = heads.accuracy(trained, _view(held_set, layers), held_set.label)
             scored += list(zip(group, share.tolist(), strict=True))
     return scored
+
+
+def at_edge(scored: list[tuple[Head, float]]) -> bool:
+    """Whether only the smallest or largest learning rate reaches the best accuracy: the sweep may be too narrow."""
+    rates = {head.lr for head, _ in scored}
+    best = max(score for _, score in scored)
+    return len(rates) > 2 and {head.lr for head, score in scored if score == best} <= {min(rates), max(rates)}
 
 
 def _train(train: Features, group: list[Head], classes: int, sweep: Sweep) -> heads.Heads:

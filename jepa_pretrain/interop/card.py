@@ -2,6 +2,8 @@
 
 from typing import Any
 
+LISTED = 20  # entries of a list that the card spells out
+
 
 def card(config: dict[str, Any], parameters: int) -> str:
     """The text of the card's `README.md`.
@@ -47,6 +49,19 @@ Written with: {", ".join(f"{name} {number}" for name, number in provenance["vers
 """
 
 
-def _bullets(entries: dict[str, Any], without: tuple[str, ...] = ()) -> str:
-    kept = {key: value for key, value in entries.items() if key not in without}
-    return "\n".join(f"- {key}: {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in kept.items())
+def _bullets(entries: dict[str, Any], without: tuple[str, ...] = (), indent: str = "") -> str:
+    """A list of what is known, dictionaries as lists inside it."""
+    lines = []
+    for key, value in entries.items():
+        if isinstance(value, dict) and key not in without:
+            lines += [f"{indent}- {key}:", _bullets(value, indent=indent + "  ")]
+        elif key not in without:
+            lines.append(f"{indent}- {key}: {_short(value)}")
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    """A value on one line; of a long list only its length."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) if len(value) <= LISTED else f"{len(value)}, listed in `config.json`"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

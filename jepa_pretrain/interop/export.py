@@ -6,6 +6,7 @@ import pickle
 import platform
 import shutil
 import tempfile
+import zipfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -135,12 +136,12 @@ def _read(path: Path) -> dict[str, Any]:
     """`torch.load` without code execution, and its many ways to fail as one line."""
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
+    if not zipfile.is_zipfile(path):  # what `torch.save` writes; anything else would only confuse the unpickler
+        raise UserError(f"{path} is truncated or not a checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f"{path} is truncated or not a checkpoint: it does not read as tensors and plain data"
-        ) from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
+        raise UserError(f"{path} is damaged or not a checkpoint: not just tensors and plain data") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint

@@ -46,6 +46,17 @@ def test_held_out_samples_are_not_trained_on():
     assert best < 0.5
 
 
+def test_a_best_learning_rate_at_the_edge_of_the_sweep_is_told():
+    def scored(*scores):
+        return [
+            (module.Head("last", False, lr, 0.0), score) for lr, score in zip((0.1, 1.0, 10.0), scores, strict=True)
+        ]
+
+    assert module.at_edge(scored(0.1, 0.2, 0.3)) and module.at_edge(scored(0.3, 0.2, 0.1))
+    assert not module.at_edge(scored(0.1, 0.3, 0.2)) and not module.at_edge(scored(0.1, 0.3, 0.3))
+    assert not module.at_edge(scored(0.1, 0.2, 0.3)[:2])  # nothing lies between the edges
+
+
 def test_only_one_layer_makes_no_second_representation():
     data = clusters(100, extra=0)
     assert {head.layers for head, _ in select(data, 5, SHORT)} == {"last"}

@@ -95,7 +95,7 @@ def test_not_a_checkpoint(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"hello", whole[: len(whole) // 2], os.urandom(1000)):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="truncated or not a checkpoint") as caught:
+        with pytest.raises(UserError, match="not a checkpoint") as caught:
             export.from_checkpoint(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no checkpoint at"):
@@ -114,3 +114,13 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with pytest.raises(UserError, match="not a checkpoint"):
         export.from_checkpoint(tmp_path / "evil.ckpt")
     assert not (tmp_path / "owned").exists()
+
+
+def test_card_tells_what_is_known_and_where_it_comes_from(tmp_path):
+    data = {"train": "shards/train-*.tar", "classes": [str(i) for i in range(1000)]}
+    metrics = {"probe/linear_top1": 61.23456}
+    out = export.write(tiny_vit(), tmp_path / "out", {"run": "ijepa_demo", "data": data, "metrics": metrics})
+    text = (out / "README.md").read_text()
+    assert text.startswith("# ijepa_demo") and "- data:\n  - train: shards/train-*.tar" in text
+    assert "- probe/linear_top1: 61.23" in text and "classes: 1000, listed in `config.json`" in text
+    assert "None were recorded" in (export.write(tiny_vit(), out, {}) / "README.md").read_text()
