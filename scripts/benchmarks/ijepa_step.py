@@ -97,7 +97,7 @@ def show(middle: dict[str, dict], args: argparse.Namespace, setting: Setting) ->
     precision = "bf16" if setting.bf16 else "fp32"
     title = f"{setting.model}/{setting.patch}, {setting.image} px, batch {setting.batch}, {precision}, {setting.device}"
     table = Table(title=f"I-JEPA step: {title}{threads}; median of {args.rounds} rounds of {args.steps} steps")
-    for name in ("", "ms / step", "images / s", "ratio", "CPU ms", "ratio", "peak MiB", "ratio"):
+    for name in ("", "ms", "images/s", "ratio", "CPU ms", "ratio", "peak MiB", "ratio"):
         table.add_column(name, justify="right" if name else "left")
     base = middle["official"]
     for side, one in middle.items():
