@@ -25,11 +25,11 @@ def check_out(out: str | None) -> None:
     """Refuse an output place that cannot be written, before hours are spent.
 
     Args:
-        out: A file or an existing folder; None for no file.
+        out: A file, or a folder (one that exists, or a name that ends in `/`, which is made); None for no file.
     """
     if out is None:
         return
-    folder = Path(out) if Path(out).is_dir() else Path(out).parent
+    folder = Path(out) if out.endswith("/") or Path(out).is_dir() else Path(out).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -78,8 +78,8 @@ def test_command_writes_a_table_and_json(tmp_path, capsys):
 
 def test_shots_keep_so_many_of_each_class(tmp_path):
     train, test = write_shard(tmp_path / "a.tar", 40), write_shard(tmp_path / "b.tar", 20, seed=1)
-    linear("pixels", train, test, str(tmp_path), shots=3, epochs=5, workers=0, cache=str(tmp_path / "c"))
-    assert json.loads((tmp_path / "linear-pixels.json").read_text())["train_samples"] == 6
+    linear("pixels", train, test, f"{tmp_path}/eval/", shots=3, epochs=5, workers=0, cache=str(tmp_path / "c"))
+    assert json.loads((tmp_path / "eval" / "linear-pixels.json").read_text())["train_samples"] == 6
     with pytest.raises(UserError, match="fewer than shots = 21"):
         linear("pixels", train, test, shots=21, workers=0, cache=str(tmp_path / "c"))
 
