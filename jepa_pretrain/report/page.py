@@ -129,7 +129,8 @@ def _header(
     steps = max((series[-1][0] for series in columns.values()), default=None)
     facts = {
         "method": known.get("method") or _class(config.get("model")),
-        "encoder": encoder and f"{_describe(encoder)}; {encoder.grid.tokens} tokens of width {encoder.width}",
+        "encoder": encoder
+        and f"{_describe(encoder)}; grid {encoder.grid.t}x{encoder.grid.h}x{encoder.grid.w}, width {encoder.width}",
         "steps": known.get("step") or steps,
         "data": (known.get("data") or {}).get("train") or _arguments(config.get("data")).get("train"),
         "code": known.get("git"),

@@ -52,6 +52,8 @@ def mask_tiles(pictures: Pictures, drawn: Masks, encoder: FrozenEncoder) -> str:
 
 def feature_pairs(pictures: Pictures, encoder: FrozenEncoder) -> str:
     """Pictures beside the colours of their features."""
+    if encoder.grid.h * encoder.grid.w == 1:
+        return missing("this encoder gives a single token per picture, so there is no map")
     shown = pictures.images[:SHOWN]
     maps = features.colours(encoder(shown), encoder.grid)
     pairs = [

@@ -107,3 +107,9 @@ def test_users_mistakes(run, tmp_path):
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(UserError, match="damaged"):
         report(str(run))
+
+
+def test_an_encoder_without_a_map_has_no_feature_pictures(run):
+    export.write(ViT(image_size=16, patch=16, width=24, depth=2, heads=2), run / "export", {})
+    page = written(run)
+    assert "a single token per picture" in page and "alt='features'" not in page and page.count("class='row'") == 8
