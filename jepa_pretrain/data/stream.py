@@ -69,22 +69,24 @@ class Pictures(Dataset[Batch]):
         state = torch.get_rng_state()
         slots, mine = self.order.slots(draw), self.order.mine(draw)
         stacks = [Stack(len(mine)) for _ in self.views]
-        samples: list[Sample] = []
+        labels: list[int] = []
+        keys: list[str] = []
         for row in mine:
             sample = self._filled(slots, row)
             if sample is None:
                 continue
             torch.default_generator.manual_seed(seed_of(self.order.seed, draw.epoch, int(slots.position[row])))
             for view, stack in zip(self.views, stacks, strict=True):
-                stack.put(len(samples), view(sample.image))
-            samples.append(sample)
-        if not samples:  # a whole evaluation batch was broken: no rows, of the right shape
+                stack.put(len(keys), view(sample.image))
+            labels.append(sample.label)
+            keys.append(sample.key)
+        if not keys:  # a whole evaluation batch was broken: no rows, of the right shape
             for view, stack in zip(self.views, stacks, strict=True):
                 stack.put(0, view(torch.zeros(3, 64, 64, dtype=torch.uint8)))
         masks = self._masks(draw, len(slots.position), mine)
         torch.set_rng_state(state)
-        label = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
-        return Batch([stack.rows(len(samples)) for stack in stacks], masks, label, [sample.key for sample in samples])
+        views = [stack.rows(len(keys)) for stack in stacks]
+        return Batch(views, masks, torch.tensor(labels, dtype=torch.int64), keys)
 
     def _filled(self, slots: Slots, row: int) -> Sample | None:
         """The sample of a row. In training a broken one gives way to the next of the same global batch."""

@@ -4,13 +4,16 @@
 
 The limit: as many processes as there are workers, each decoding (and cropping) pictures that already lie in memory, in
 a plain loop. The loader does the same work with everything around it: order, tar reads, seeds, labels, batches, and the
-transport to the training process. Both take turns, so that a busy machine slows both.
+transport to the training process. Both take turns, so that a busy machine slows both; processor time per picture,
+which other programs disturb less, is shown as well.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -38,15 +41,15 @@ def bare_loop(index: Index, first: int, view: View, seconds: float, start: objec
     shard = next(entry for entry in index.shards if entry.samples).open(index.cache)
     held = [shard.read_first((first + number) % len(shard), EXTENSIONS) for number in range(HELD)]
     start.wait()
-    done, begin = 0, time.perf_counter()
+    done, begin, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - begin < seconds:
         view(decode(held[done % HELD]))
         done += 1
-    out.put(done / (time.perf_counter() - begin))
+    out.put((done / (time.perf_counter() - begin), (time.process_time() - used) / done))
 
 
-def bare(index: Index, view: View, workers: int, seconds: float) -> float:
-    """Images/s of all processes of the limit together."""
+def bare(index: Index, view: View, workers: int, seconds: float) -> tuple[float, float]:
+    """Images/s of all processes of the limit together, and processor seconds per image."""
     context = get_context("fork")
     start, out = context.Barrier(workers), context.Queue()
     jobs = [
@@ -58,23 +61,32 @@ def bare(index: Index, view: View, workers: int, seconds: float) -> float:
     rates = [out.get() for _ in jobs]
     for job in jobs:
         job.join()
-    return sum(rates)
+    return sum(rate for rate, _ in rates), sum(used for _, used in rates) / len(rates)
 
 
-def loader_pass(loader: Loader) -> Callable[[float], float]:
-    """Returns a function that reads for some seconds more and gives images/s."""
+def loader_pass(loader: Loader) -> Callable[[float], tuple[float, float]]:
+    """Returns a function that reads for some seconds more; it gives images/s and processor seconds per image."""
     state = {"batches": iter(loader)}
 
-    def read(seconds: float) -> float:
+    def read(seconds: float) -> tuple[float, float]:
         for _ in range(2 * loader.num_workers):  # what lay ready while the others had the cores
             state["batches"] = advance(loader, state["batches"])[1]
-        done, begin = 0, time.perf_counter()
+        done, begin, used = 0, time.perf_counter(), processor_time(loader)
         while time.perf_counter() - begin < seconds:
             count, state["batches"] = advance(loader, state["batches"])
             done += count
-        return done / (time.perf_counter() - begin)
+        return done / (time.perf_counter() - begin), (processor_time(loader) - used) / done
 
     return read
+
+
+def processor_time(loader: Loader) -> float:
+    """Seconds that this process and the loader's workers have computed (Linux)."""
+    ticks = 0
+    for worker in loader._iterator._workers:
+        fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])  # user and system time
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def advance(loader: Loader, batches: object) -> tuple[int, object]:
@@ -99,16 +111,19 @@ def main() -> None:
     index = open_index(options.shards, options.cache)
     for entry in index.shards:
         entry.open(index.cache)  # unpacks compressed ones, and warms the page cache
-    table = Table("work per picture", "bare loop, images/s", "loader, images/s", "ratio", box=None)
-    for name, view in (("decode", unchanged), (f"decode, crop to {options.size}", RandomCrop(options.size))):
-        order = Shuffled(index.sizes, options.batch)
-        read = loader_pass(Loader(Pictures(index, order, [view]), options.workers))
-        pairs = [
-            (bare(index, view, options.workers, options.seconds), read(options.seconds)) for _ in range(options.rounds)
+    table = Table(
+        "work", "bare images/s", "loader images/s", "ratio", "bare CPU us", "loader CPU us", "ratio", box=None
+    )
+    for name, view in (("decode", unchanged), (f"and crop {options.size}", RandomCrop(options.size))):
+        read = loader_pass(Loader(Pictures(index, Shuffled(index.sizes, options.batch), [view]), options.workers))
+        rounds = [
+            (*bare(index, view, options.workers, options.seconds), *read(options.seconds))
+            for _ in range(options.rounds)
         ]
-        limit, reached = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
-        ratio = median(pair[1] / pair[0] for pair in pairs)
-        table.add_row(name, f"{limit:.0f}", f"{reached:.0f}", f"{ratio:.2f}")
+        limit, least, reached, used = (median(column) for column in zip(*rounds, strict=True))
+        speed, cost = median(one[2] / one[0] for one in rounds), median(one[1] / one[3] for one in rounds)
+        times = (f"{limit:.0f}", f"{reached:.0f}", f"{speed:.2f}", f"{least * 1e6:.0f}", f"{used * 1e6:.0f}")
+        table.add_row(name, *times, f"{cost:.2f}")
     console = Console()
     console.print(f"{index.samples} pictures, {options.workers} processes, medians of {options.rounds} rounds")
     console.print(table)
