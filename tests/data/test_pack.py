@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision.datasets
 import webdataset
 from PIL import Image
 from small_shards import encoded, jpeg, numbered, write_tar
+from torchvision.datasets import VisionDataset
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import pack as packing
 from jepa_pretrain.data import writer
+from jepa_pretrain.data.images import decode
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.pack import divide, pack, parse_part
 from jepa_pretrain.data.verify import verify
@@ -207,6 +210,41 @@ def test_torchvision_datasets(tmp_path: Path):
         pack("torchvision:Cifar", str(tmp_path / "out"))
     with pytest.raises(UserError, match="download it with `download`"):
         pack("torchvision:CIFAR10", str(tmp_path / "out"), root=str(tmp_path / "none"))
+
+
+class Tiny(VisionDataset):
+    """Stands in for CIFAR10: pictures in memory, a class each."""
+
+    classes = ("even", "odd")
+
+    def __init__(self, root: str, train: bool = True):
+        super().__init__(root)
+        self.first = 0 if train else 100
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (9, 7), (self.first + number, 0, 0)), number % 2
+
+
+def test_torchvision_datasets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(vars(torchvision.datasets), "Tiny", Tiny)
+    for split in ("train", "val"):
+        pack("torchvision:Tiny", str(tmp_path / "out"), split=split, root=str(tmp_path))
+    index = open_index(str(tmp_path / "out" / "val-*.tar"))
+    assert index.classes == ["even", "odd"]
+    shard = index.shards[0].open()
+    for number in range(6):
+        red = decode(shard.read(number, "png"))[0, 0, 0].item() - 100
+        assert int(shard.read(number, "cls")) == red % 2
+    assert shard.keys != sorted(shard.keys)
+
+
+def test_torchvision_folders_are_copied(folder: Path, tmp_path: Path):
+    pack("torchvision:ImageFolder", str(tmp_path / "out"), root=str(folder))
+    shard = open_index(str(tmp_path / "out")).shards[0].open()
+    assert {bytes(shard.read(number, "bmp")) for number in range(18)} == {noisy(number) for number in range(18)}
 
 
 def test_mistakes_are_explained(tmp_path: Path, folder: Path):
