@@ -32,6 +32,6 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 # Mount /workspace/runs and the shards; both must be open to user 1000, or run with --user. No ENTRYPOINT: what follows
 # the image's name runs as it stands, be it jepa-pretrain, torchrun or a shell, also beneath srun. The loader's workers
 # hand pictures over in shared memory, so give it room, e.g. docker run --gpus all --shm-size 16g jepa-pretrain \
-#   torchrun --nproc-per-node 8 --no-python jepa-pretrain fit --config recipes/ijepa_vith14_in1k.yaml --trainer.devices 8
+#   torchrun --nproc-per-node 8 --no-python -- jepa-pretrain fit --config recipes/ijepa_vith14_in1k.yaml --trainer.devices 8
 USER jepa
 CMD ["jepa-pretrain", "--help"]

@@ -2,13 +2,12 @@
 
 Under DDP every rank computes the same loss on the gathered batch, and DDP averages the gradients over ranks. For that
 average to equal the gradient of one process on the joined batch, the backward pass of a gather must *sum* what all
-ranks send back: each of the W ranks then carries W times its share, and the average is exact. torch's functional
-`all_gather` does just that. Without a process group all functions are the identity.
+ranks send back: each of the W ranks then carries W times its share, and the average is exact. Without a process group
+all functions are the identity.
 """
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 
 
@@ -17,21 +16,23 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad.chunk(world_size())[dist.get_rank()]
+
+
 def gather(x: Tensor) -> Tensor:
-    """Join the rows of all ranks, in rank order: `(B, ...)` -> `(W B, ...)`, differentiable."""
-    if world_size() == 1:
-        return x
-    return torch.cat(dist_nn.all_gather(x.contiguous()), dim=0)
-
-
-@torch.no_grad()
-def mean(x: Tensor) -> Tensor:
-    """Average over ranks, without gradient."""
-    if world_size() == 1:
-        return x
-    x = x.clone()
-    dist.all_reduce(x)
-    return x / world_size()
+    """Join the rows of all ranks, in rank order: `(B, ...)` -> `(W B, ...)`, differentiable; B is the same on all."""
+    return x if world_size() == 1 else _Gather.apply(x)
 
 
 @torch.no_grad()
@@ -42,3 +43,8 @@ def total(x: Tensor) -> Tensor:
     x = x.clone()
     dist.all_reduce(x)
     return x
+
+
+def mean(x: Tensor) -> Tensor:
+    """Average over ranks, without gradient."""
+    return total(x) / world_size()

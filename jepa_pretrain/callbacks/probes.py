@@ -77,7 +77,7 @@ class OnlineProbe(lightning.Callback):
         if self.head is not None and not trainer.sanity_checking:
             right, seen = distributed.total(self.right), distributed.total(self.seen)
             if seen > 0:
-                module.log("probe/linear_top1", 100.0 * right / seen, rank_zero_only=True)
+                module.log("probe/linear_top1", 100.0 * right / seen, sync_dist=True)
 
     def state_dict(self) -> dict:
         if self.head is None:
@@ -126,7 +126,7 @@ class OnlineKNN(lightning.Callback):
     def on_validation_epoch_end(self, trainer, module) -> None:
         right, seen = distributed.total(self.right), distributed.total(self.seen)
         if seen > 0:
-            module.log("probe/knn_top1", 100.0 * right / seen, rank_zero_only=True)
+            module.log("probe/knn_top1", 100.0 * right / seen, sync_dist=True)
 
     def state_dict(self) -> dict:
         return {"bank": list(self.bank)}

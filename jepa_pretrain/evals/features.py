@@ -63,30 +63,40 @@ class Reader(NamedTuple):
     console: Console = Console()
 
 
-def load(encoder: nn.Module, source: str, calibrate_on: str, reader: Reader) -> Features:
-    """Features of all pictures of some shards, from the cache where they lie there already.
+def load(encoder: nn.Module, train: str, test: str, reader: Reader) -> tuple[Features, Features]:
+    """Features of a training and a test set, from the cache where they lie there already.
+
+    An untrained encoder gets its batch-norm statistics from the first training pictures, before it sees any.
 
     Args:
         encoder: A `FrozenEncoder` or `Pixels`.
-        source: Shards: a path, URL, brace or glob pattern, or a folder.
-        calibrate_on: Shards whose first pictures settle the batch-norm statistics of an untrained encoder.
+        train: Shards: a path, URL, brace or glob pattern, or a folder.
+        test: The same for the test set.
         reader: How to read, and where the cache is.
     """
-    index = open_index(source, reader.cache)
-    calibrated = open_index(calibrate_on, reader.cache) if needs_calibration(encoder) else None
-    path = _folder(reader.cache) / f"{_key(encoder, index, calibrated)}.safetensors"
-    found = _read(path)
-    if found is not None:
-        reader.console.print(f"{source}: features of {len(found.label)} pictures from the cache", highlight=False)
-        return found
-    encoder.to(reader.device)
+    indices = {source: open_index(source, reader.cache) for source in (train, test)}
+    calibrate_on = indices[train].digest if needs_calibration(encoder) else None
+    state = digest(encoder)  # before calibration, which changes it
+    paths = {source: _path(state, encoder.image_size, index, calibrate_on, reader) for source, index in indices.items()}
+    found = {source: _read(path) for source, path in paths.items()}
+    if calibrate_on and None in found.values():
+        reader.console.print("untrained batch norm: its statistics are taken from training pictures", highlight=False)
+        calibrate(encoder.to(reader.device), _stream(encoder, train, reader), reader.device)
+    for source, features in found.items():
+        if features is not None:
+            line = f"{source}: features of {len(features.label)} pictures from the cache"
+            reader.console.print(line, highlight=False, soft_wrap=True)
+            continue
+        encoder.to(reader.device)
+        samples = indices[source].samples
+        found[source] = extract(encoder, _stream(encoder, source, reader), samples, source, reader)
+        _write(paths[source], found[source])
+    return found[train], found[test]
+
+
+def _stream(encoder: nn.Module, source: str, reader: Reader) -> Iterable[Batch]:
     view = CentreCrop(encoder.image_size)
-    if calibrated is not None:
-        calibrate(encoder, batches(calibrate_on, view, reader.batch_size, reader.workers, reader.cache), reader.device)
-    stream = batches(source, view, reader.batch_size, reader.workers, reader.cache)
-    features = extract(encoder, stream, index.samples, source, reader)
-    _write(path, features)
-    return features
+    return batches(source, view, reader.batch_size, reader.workers, reader.cache)
 
 
 @torch.no_grad()
@@ -102,7 +112,7 @@ def extract(encoder: nn.Module, stream: Iterable[Batch], samples: int, title: st
     """
     console, start = reader.console, time.perf_counter()
     if not console.is_terminal:
-        console.print(f"{title}: reading {samples} pictures", highlight=False)
+        console.print(f"{title}: reading {samples} pictures", highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     rows, labels, width = [], [], 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -120,7 +130,7 @@ def extract(encoder: nn.Module, stream: Iterable[Batch], samples: int, title: st
         raise UserError(f"the encoder gives features that are not finite on {title}; its training has diverged")
     seconds = time.perf_counter() - start
     rate = f"{len(features.label)} pictures in {seconds:.1f} s, {len(features.label) / seconds:.0f} per second"
-    console.print(f"{title}: {rate}", highlight=False)
+    console.print(f"{title}: {rate}", highlight=False, soft_wrap=True)
     return features
 
 
@@ -156,13 +166,11 @@ def calibrate(encoder: nn.Module, stream: Iterable[Batch], device: torch.device,
         norm.eval()
 
 
-def _key(encoder: nn.Module, index: Index, calibrated: Index | None) -> str:
-    """Names the cached file: any change of weights, pictures or preprocessing gives another."""
-    sizes = [(entry.address, _stamp(entry.address)) for entry in index.shards]
-    parts = [VERSION, LAYERS, digest(encoder), encoder.image_size, index.digest, sizes]
-    if calibrated is not None:
-        parts += [CALIBRATION, calibrated.digest]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+def _path(state: str, image_size: int, index: Index, calibrated: str | None, reader: Reader) -> Path:
+    """Where the features lie; any change of weights, pictures or preprocessing gives another place."""
+    stamps = [(entry.address, _stamp(entry.address)) for entry in index.shards]
+    parts = (VERSION, LAYERS, state, image_size, index.digest, stamps, calibrated and (CALIBRATION, calibrated))
+    return _folder(reader.cache) / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.safetensors"
 
 
 def _stamp(address: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals import result, splits
-from jepa_pretrain.evals.encoders import resolve
+from jepa_pretrain.evals.encoders import digest, resolve
 from jepa_pretrain.evals.features import Features, Reader, load
 from jepa_pretrain.evals.neighbours import nearest, vote
 
@@ -61,13 +61,14 @@ def knn(
     console, start = Console(), time.perf_counter()
     reader = Reader(batch_size, workers, cache, result.device_of(device), console)
     model = resolve(encoder, image_size)
-    train_set, test_set = (load(model, source, train, reader) for source in (train, test))
+    state = digest(model)
+    train_set, test_set = load(model, train, test, reader)
     splits.check_labels(train_set.label, test_set.label)
     train_set, test_set = train_set.labelled().to(reader.device), test_set.labelled().to(reader.device)
     read = time.perf_counter()
     found = classify(train_set, test_set, tuple(k), temperature, all_layers, seed)
     outcome = result.summary("knn", model, train_set, test_set, found.pop("hits")) | {
-        "train": train, "test": test, **found,
+        "digest": state, "train": train, "test": test, **found,
         "seconds": {"features": round(read - start, 2), "neighbours": round(time.perf_counter() - read, 2)},
     }  # fmt: skip
     tried = ", ".join(f"{n}: {share:.2f}" for n, share in outcome["train_top1"].items())

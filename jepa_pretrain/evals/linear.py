@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals import heads, result, splits
-from jepa_pretrain.evals.encoders import resolve
+from jepa_pretrain.evals.encoders import digest, resolve
 from jepa_pretrain.evals.features import Features, Reader, load
 
 HELD_OUT = 0.1
@@ -38,7 +38,7 @@ class Sweep(NamedTuple):
     epochs: int = 50
     batch_size: int = 256
     lr: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-    weight_decay: tuple[float, ...] = (0.0, 1e-5, 1e-4)
+    weight_decay: tuple[float, ...] = (0.0, 3e-5)
     seed: int = 0
 
 
@@ -83,7 +83,8 @@ def linear(
     console, start = Console(), time.perf_counter()
     reader = Reader(batch_size, workers, cache, result.device_of(device), console)
     model = resolve(encoder, image_size)
-    train_set, test_set = (load(model, source, train, reader) for source in (train, test))
+    state = digest(model)
+    train_set, test_set = load(model, train, test, reader)
     splits.check_labels(train_set.label, test_set.label)
     train_set, test_set = train_set.labelled().to(reader.device), test_set.labelled().to(reader.device)
     if shots is not None:
@@ -92,7 +93,7 @@ def linear(
     found = probe(train_set, test_set, sweep)
     hits = round(found["top1_share"] * len(test_set.label))
     outcome = result.summary("linear", model, train_set, test_set, hits) | {
-        "train": train, "test": test, "shots": shots, **found,
+        "digest": state, "train": train, "test": test, "shots": shots, **found,
         "seconds": {"features": round(read - start, 2), "heads": round(time.perf_counter() - read, 2)},
     }  # fmt: skip
     top5 = [("top-5", f"{outcome['top5']:.2f} %")] if outcome["top5"] is not None else []

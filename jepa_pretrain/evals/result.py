@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.evals.encoders import digest
 from jepa_pretrain.evals.features import Features
 from jepa_pretrain.evals.interval import wilson
 
@@ -54,7 +53,6 @@ def summary(protocol: str, encoder: nn.Module, train: Features, test: Features, 
     return {
         "protocol": protocol,
         "encoder": encoder.name,
-        "digest": digest(encoder),
         "untrained": encoder.untrained,
         "architecture": encoder.config,
         "provenance": {key: encoder.provenance.get(key) for key in ("method", "run", "step", "git")},

@@ -9,6 +9,7 @@ get the same model size, batch and masks. Each round starts one process per side
 memory nor a busy moment of the machine falls on one side alone. Three sides: the official code; ours with one predictor
 pass per target block, which is the same computation; ours with `joint=True`, one pass over all blocks, which is not.
 
+CPU time, all threads together, is what to read on a machine that others use; on a GPU it means little.
 Memory is what the process holds at its peak above what its imports hold (Linux), or what torch has allocated (CUDA).
 """
 
@@ -40,19 +41,21 @@ def measure(side: str, setting: Setting, steps: int) -> dict:
     """Median seconds of a step and peak bytes, in this process."""
     cuda, before = setting.device == "cuda", resident_bytes()
     torch.manual_seed(0)
-    trained, times = SIDES[side](setting), []
+    trained, times, work = SIDES[side](setting), [], []
     for at in range(1 + steps):
         batch = draw(setting, seed=at)
         if cuda:
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         loss = trained.step(batch)
         if cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
+        work.append(time.process_time() - busy)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     bytes_ = peak if cuda else peak - before
-    return {"seconds": statistics.median(times[1:]), "bytes": bytes_, "loss": float(loss)}
+    middle = {"seconds": statistics.median(times[1:]), "cpu_seconds": statistics.median(work[1:])}
+    return {**middle, "bytes": bytes_, "loss": float(loss)}
 
 
 def measure_apart(side: str, args: argparse.Namespace) -> dict:
@@ -80,7 +83,7 @@ def compare(args: argparse.Namespace, setting: Setting) -> None:
             found[side].append(measure_apart(side, args))
             print(f"round {turn + 1}/{args.rounds}  {side}: {found[side][-1]}", file=sys.stderr, flush=True)
     middle = {
-        side: {key: statistics.median(one[key] for one in runs) for key in ("seconds", "bytes")}
+        side: {key: statistics.median(one[key] for one in runs) for key in ("seconds", "cpu_seconds", "bytes")}
         for side, runs in found.items()
     }
     show(middle, args, setting)
@@ -94,7 +97,7 @@ def show(middle: dict[str, dict], args: argparse.Namespace, setting: Setting) ->
     precision = "bf16" if setting.bf16 else "fp32"
     title = f"{setting.model}/{setting.patch}, {setting.image} px, batch {setting.batch}, {precision}, {setting.device}"
     table = Table(title=f"I-JEPA step: {title}{threads}; median of {args.rounds} rounds of {args.steps} steps")
-    for name in ("", "ms / step", "images / s", "ratio", "peak MiB", "ratio"):
+    for name in ("", "ms", "images/s", "ratio", "CPU ms", "ratio", "peak MiB", "ratio"):
         table.add_column(name, justify="right" if name else "left")
     base = middle["official"]
     for side, one in middle.items():
@@ -103,6 +106,8 @@ def show(middle: dict[str, dict], args: argparse.Namespace, setting: Setting) ->
             f"{1000 * one['seconds']:.0f}",
             f"{setting.batch / one['seconds']:.1f}",
             f"{base['seconds'] / one['seconds']:.2f}x",
+            f"{1000 * one['cpu_seconds']:.0f}",
+            f"{base['cpu_seconds'] / one['cpu_seconds']:.2f}x",
             f"{one['bytes'] / 2**20:.0f}",
             f"{one['bytes'] / base['bytes']:.2f}x",
         )

@@ -9,8 +9,9 @@ the time; `--steps` fixes the number instead (a run is then a function of its se
 untrained encoder. All pictures lie decoded in memory, and everything runs in fp32.
 
 It writes `result.json`, `losses.csv`, the weights as `model.pt` (a state dict) and, for each encoder of the method,
-`ENCODER/train.safetensors` and `ENCODER/test.safetensors`: `features` `(N, D)` (last layer, pooled), `last4` `(N, D')`
-(last four layers or stages, pooled and concatenated) and `label` `(N,)`.
+`ENCODER/train.safetensors` and `ENCODER/test.safetensors`: `features` `(N, D)` (last layer, pooled), `layers`
+`(N, D_1 + ... + D)` (last four layers or stages, pooled, side by side) and `label` `(N,)`. `probe_features.py ENCODER`
+then measures them with this package's own probes.
 """
 
 import argparse
@@ -129,9 +130,9 @@ def store_features(peer: Peer, pattern: str, out: Path) -> None:
             for encoder, layers in peer.features(images).items():
                 rows[encoder].append(layers)
         for encoder, found in rows.items():
-            last, last4 = (torch.cat(column) for column in zip(*found, strict=True))
+            last, layers = (torch.cat(column) for column in zip(*found, strict=True))
             (out / encoder).mkdir(parents=True, exist_ok=True)
-            tensors = {"features": last, "last4": last4, "label": torch.cat(labels)}
+            tensors = {"features": last, "layers": layers, "label": torch.cat(labels)}
             save_file(tensors, out / encoder / f"{name}.safetensors")
 
 

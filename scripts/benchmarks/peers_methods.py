@@ -54,10 +54,10 @@ class Size(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Pooled features of a batch: the last layer `(B, D)`, and the last four concatenated `(B, 4 D)` or so."""
+    """Pooled features of a batch: the last layer, and the last four side by side, oldest first."""
 
-    last: Tensor
-    last4: Tensor
+    last: Tensor  # (B, D)
+    four: Tensor  # (B, D_1 + ... + D)
 
 
 class Peer(Protocol):
@@ -183,8 +183,8 @@ class StableIJEPA:
         for name, encoder in (("student", student), ("teacher", twins.teacher)):
             twins.student = encoder  # the method's evaluation pass reads `encoder.student`
             output, blocks = recorded(self.model, list(encoder.vit.blocks[-4:]), images)  # all (B, N, D)
-            last4 = torch.cat([one.mean(dim=1) for one in blocks], dim=1)
-            found[name] = Layers(output.embedding.mean(dim=1), last4)
+            four = torch.cat([encoder.vit.norm(block).mean(dim=1) for block in blocks], dim=1)
+            found[name] = Layers(output.embedding.mean(dim=1), four)
         twins.student = student
         return found
 

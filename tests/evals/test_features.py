@@ -44,7 +44,7 @@ def reader(tmp_path):
 
 def test_features_are_pooled_tokens_in_order(shard, reader):
     encoder = counting()
-    found = load(encoder, shard, shard, reader)
+    found, _ = load(encoder, shard, shard, reader)
     clip = torch.cat([batch.views[0] for batch in batches(shard, CentreCrop(16), 24, 0)])
     assert found.layers.shape == (24, 4 * 12) and found.width == 12
     assert torch.allclose(found.last, encoder(clip).mean(dim=1), atol=1e-6)
@@ -55,8 +55,8 @@ def test_features_are_pooled_tokens_in_order(shard, reader):
 
 def test_second_run_does_not_call_the_encoder(shard, reader):
     first, second = counting(), counting()
-    ours = load(first, shard, shard, reader)
-    theirs = load(second, shard, shard, reader)
+    ours, _ = load(first, shard, shard, reader)
+    theirs, _ = load(second, shard, shard, reader)
     assert first.seen == 24 and second.seen == 0
     assert torch.equal(ours.layers, theirs.layers) and torch.equal(ours.label, theirs.label)
 
@@ -117,6 +117,24 @@ def test_calibration_sets_batch_norm_statistics(shard, reader):
     assert torch.equal(tokens, frozen(stream[0].views[0]))
 
 
+def test_an_untrained_encoder_is_calibrated_before_both_sets_and_cached(tmp_path, shard, reader):
+    other = write_shard(tmp_path / "b.tar", 20, seed=1)
+
+    def fresh():
+        torch.manual_seed(0)
+        return FrozenEncoder(TimmEncoder("test_resnet", image_size=16), untrained=True)
+
+    encoder = fresh()
+    train, test = load(encoder, shard, other, reader)
+    stream = next(iter(batches(other, CentreCrop(16), 20, 0)))
+    assert torch.allclose(encoder(stream.views[0]).mean(dim=1), test.last, atol=1e-5)
+    again = fresh()
+    before = digest(again)
+    cached = load(again, shard, other, reader)
+    assert digest(again) == before  # nothing was computed
+    assert torch.equal(cached[0].layers, train.layers) and torch.equal(cached[1].layers, test.layers)
+
+
 def test_only_untrained_batch_norms_are_calibrated():
     untrained = FrozenEncoder(TimmEncoder("test_resnet", image_size=16), untrained=True)
     assert module.needs_calibration(untrained)
@@ -125,7 +143,7 @@ def test_only_untrained_batch_norms_are_calibrated():
 
 
 def test_pixels_are_the_picture(shard, reader):
-    found = load(Pixels(16), shard, shard, reader)
+    found, _ = load(Pixels(16), shard, shard, reader)
     clip = next(iter(batches(shard, CentreCrop(16), 24, 0))).views[0]
     assert torch.allclose(found.last, clip.flatten(1) / 255) and found.width == 3 * 16 * 16
 
