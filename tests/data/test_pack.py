@@ -269,7 +269,7 @@ def test_dividing():
     assert parse_part("2/8") == (1, 8)
 
 
-def test_verify_finds_one_flipped_byte(folder: Path, tmp_path: Path, capsys):
+def test_verify_finds_one_flipped_byte_and_a_lost_shard(folder: Path, tmp_path: Path, capsys):
     out = tmp_path / "out"
     pack(str(folder), str(out), shard_mb=1)
     verify(str(out))
@@ -277,7 +277,10 @@ def test_verify_finds_one_flipped_byte(folder: Path, tmp_path: Path, capsys):
     data = bytearray((out / "train-000001.tar").read_bytes())
     data[5000] ^= 1
     (out / "train-000001.tar").write_bytes(data)
-    with pytest.raises(UserError, match=r"1 of \d shards are damaged"):
+    (out / "train-000002.tar").unlink()
+    with pytest.raises(UserError, match=r"2 of \d shards are damaged or missing"):
         verify(str(out))
-    lines = [line for line in capsys.readouterr().out.splitlines() if "train-000001" in line]
-    assert "checksum differs" in lines[0]
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "checksum differs" in lines["train-000001"]
+    assert "not there" in lines["train-000002"]
+    assert "as the index says" in lines["train-000003"]
