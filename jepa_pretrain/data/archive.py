@@ -58,20 +58,26 @@ class Shard:
     def read(self, sample: int, extension: str) -> bytearray | None:
         """The bytes of one member, or None where the sample has no such member."""
         spans = self.spans.get(extension)
-        if spans is None or spans[sample, 0] < 0:
+        if spans is None:
             return None
-        offset, size = (int(number) for number in spans[sample])
-        data, view = bytearray(size), 0
-        while view < size:  # one round but for huge members and network file systems
-            count = os.preadv(self._file, [memoryview(data)[view:]], offset + view)
+        offset, size = spans[sample].tolist()
+        if offset < 0:
+            return None
+        data = bytearray(size)
+        done = os.preadv(self._file, [data], offset)
+        while done < size:  # rare: huge members, network file systems
+            count = os.preadv(self._file, [memoryview(data)[done:]], offset + done)
             if count == 0:
                 raise UserError(f"shard {self.name} became shorter while it was read")
-            view += count
+            done += count
         return data
 
     def read_first(self, sample: int, extensions: tuple[str, ...]) -> bytearray | None:
         """The bytes of the first member that the sample has out of several, or None."""
-        return next((data for one in extensions if (data := self.read(sample, one)) is not None), None)
+        for one in extensions:
+            if one in self.spans and (data := self.read(sample, one)) is not None:
+                return data
+        return None
 
     def fields(self, sample: int) -> dict[str, bytearray]:
         """All members of one sample, by extension, in the order of the tar."""

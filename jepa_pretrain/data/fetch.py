@@ -75,7 +75,7 @@ def _expand(pattern: str) -> list[str]:
             matches = sorted(glob.glob(piece))
         if not matches:
             raise UserError(f"no shards match {piece!r} (working directory {os.getcwd()})")
-        addresses += matches
+        addresses += [match if "/" in match else f"./{match}" for match in matches]  # every address has a folder
     return addresses
 
 

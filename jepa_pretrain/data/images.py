@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff", "gif", "jp2")
+RGB = ImageReadMode.RGB.value
 MAX_PIXELS = 100_000_000
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes of 16-bit grey pictures; its own conversion clips
@@ -63,10 +64,11 @@ def _refuse_giant(width: int, height: int) -> None:
 
 def _jpeg(data: bytearray) -> Tensor:
     """Through libjpeg-turbo; what it refuses, Pillow may still read. (Not so for PNG: a damaged one crashes
-    torchvision's decoder, and with it the worker.)
+    torchvision's decoder, and with it the worker.) The operator is called itself: its wrapper costs as much as a
+    small picture's decoding.
     """
     try:
-        return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), RGB, False)
     except RuntimeError:
         return _with_pillow(data)
 

@@ -71,7 +71,7 @@ class Index:
     @property
     def digest(self) -> str:
         """A checksum of what is in the shards, wherever they lie."""
-        content = [[entry.name, entry.samples, entry.sha256] for entry in self.shards]
+        content = [[entry.name, entry.samples, entry.bytes, entry.sha256] for entry in self.shards]
         return sha256(json.dumps([content, self.classes]).encode()).hexdigest()
 
 
@@ -140,7 +140,8 @@ def _scan(addresses: list[str], cache: str | None) -> list[Entry]:
     """Counts samples by walking the headers; fetches compressed and remote shards into the cache."""
     work = len(addresses) > 20 or any(is_remote(address) for address in addresses)
     each = track(addresses, "Counting samples", transient=True) if work else addresses
-    return [Entry(address, len(Shard(local(address, cache), name_of(address)))) for address in each]
+    counts = [(address, len(Shard(local(address, cache), name_of(address)))) for address in each]
+    return [Entry(one, count, 0 if is_remote(one) else os.path.getsize(one)) for one, count in counts]
 
 
 def _classes(folders: dict[str, tuple[list[Entry], list[str]]]) -> list[str]:

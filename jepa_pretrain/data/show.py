@@ -1,6 +1,7 @@
 """A contact sheet: some pictures of a set of shards, with the names of their classes."""
 
 import math
+import re
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -76,4 +77,5 @@ def _caption(label: bytearray | None, classes: list[str]) -> str:
         return ""
     text = label.decode(errors="replace").strip()
     named = text.isdigit() and int(text) < len(classes)
-    return (classes[int(text)] if named else f"class {text}")[:18]
+    name = re.sub(r"^n\d{8}[ _]", "", classes[int(text)]) if named else f"class {text}"  # without WordNet's number
+    return name[:18]

@@ -1,13 +1,14 @@
 """Shards to batches: a dataset whose item is a whole batch, so that nothing depends on the number of workers."""
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, Masks, UserError
 from jepa_pretrain.data.archive import Shard
@@ -66,24 +67,36 @@ class Pictures(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         state = torch.get_rng_state()
-        slots = self.order.slots(draw)
-        mine = self.order.mine(draw)
-        replace = isinstance(self.order, Shuffled)
-        rows = [self._row(draw.epoch, slots, row, replace) for row in mine]
-        batch = self._join([row for row in rows if row is not None])
+        slots, mine = self.order.slots(draw), self.order.mine(draw)
+        stacks = [Stack(len(mine)) for _ in self.views]
+        labels: list[int] = []
+        keys: list[str] = []
+        for row in mine:
+            sample = self._filled(slots, row)
+            if sample is None:
+                continue
+            torch.default_generator.manual_seed(seed_of(self.order.seed, draw.epoch, int(slots.position[row])))
+            for view, stack in zip(self.views, stacks, strict=True):
+                stack.put(len(keys), view(sample.image))
+            labels.append(sample.label)
+            keys.append(sample.key)
+        if not keys:  # a whole evaluation batch was broken: no rows, of the right shape
+            for view, stack in zip(self.views, stacks, strict=True):
+                stack.put(0, view(torch.zeros(3, 64, 64, dtype=torch.uint8)))
         masks = self._masks(draw, len(slots.position), mine)
         torch.set_rng_state(state)
-        return batch._replace(masks=masks)
+        views = [stack.rows(len(keys)) for stack in stacks]
+        return Batch(views, masks, torch.tensor(labels, dtype=torch.int64), keys)
 
-    def _row(self, epoch: int, slots: Slots, row: int, replace: bool) -> tuple[list[Tensor], Sample] | None:
-        """The views of one row; a broken sample gives way to the next of the same global batch, or is dropped."""
+    def _filled(self, slots: Slots, row: int) -> Sample | None:
+        """The sample of a row. In training a broken one gives way to the next of the same global batch."""
         count = len(slots.position)
+        replace = isinstance(self.order, Shuffled)
         for offset in range(count if replace else 1):
             at = (row + offset) % count
             sample = self._sample(int(slots.shard[at]), int(slots.sample[at]))
             if sample is not None:
-                torch.default_generator.manual_seed(seed_of(self.order.seed, epoch, int(slots.position[row])))
-                return [view(sample.image) for view in self.views], sample
+                return sample
         if replace:
             raise UserError(f"none of the {count} samples of a batch could be decoded; the latest: {self._latest}")
         return None
@@ -134,19 +147,6 @@ class Pictures(Dataset[Batch]):
                 f"allows; the latest: {self._latest}; `shards verify` lists them all"
             )
 
-    def _join(self, rows: list[tuple[list[Tensor], Sample]]) -> Batch:
-        """Stacks the rows; views become (B, C, T = 1, H, W)."""
-        columns = [list(column) for column in zip(*[views for views, _ in rows], strict=True)]
-        if not rows:  # a whole evaluation batch was broken: no rows, of the right shape
-            columns = [[view(torch.zeros(3, 64, 64, dtype=torch.uint8))] for view in self.views]
-        for number, column in enumerate(columns):
-            sizes = {tuple(image.shape) for image in column}
-            if len(sizes) > 1:
-                raise UserError(f"view {number} gives pictures of different sizes, such as {sorted(sizes)[:2]}")
-        views = [torch.stack(column)[: len(rows), :, None].contiguous() for column in columns]
-        label = torch.tensor([sample.label for _, sample in rows], dtype=torch.int64)
-        return Batch(views, [], label, [sample.key for _, sample in rows])
-
     def _masks(self, draw: Draw, count: int, mine: range) -> list[Masks]:
         """Masks are drawn for the global batch, since their sizes agree over it; this rank keeps its rows."""
         if self.masker is None:
@@ -154,6 +154,41 @@ class Pictures(Dataset[Batch]):
         rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.step, MASKS))
         drawn = self.masker(count, self.grid, rng)
         return [Masks(*(part[mine.start : mine.stop].clone() for part in drawn))]
+
+
+class Stack:
+    """The pictures of one view, put into one tensor as they come, while they are still in the processor's cache.
+
+    The channels lie last in memory, as decoders leave them. In a worker the memory is shared with the training process
+    from the beginning, which saves a copy on the way.
+
+    Args:
+        count: Number of rows.
+    """
+
+    def __init__(self, count: int):
+        self.count, self.pixels = count, torch.empty(0, dtype=torch.uint8)  # (B, H, W, C)
+
+    def put(self, row: int, image: Tensor) -> None:
+        """Fills a row with a picture (C, H, W)."""
+        pixels = image.permute(1, 2, 0)
+        if self.pixels.ndim == 1:
+            self.pixels = _empty((self.count, *pixels.shape))
+        if pixels.shape != self.pixels.shape[1:]:
+            sizes = f"{tuple(self.pixels.shape[1:])} and {tuple(pixels.shape)}"
+            raise UserError(f"a view gives pictures of different sizes, such as {sizes}: views must crop or resize")
+        self.pixels[row].copy_(pixels)
+
+    def rows(self, count: int) -> Tensor:
+        """The first rows, (B, C, T = 1, H, W)."""
+        return self.pixels[:count].permute(0, 3, 1, 2).unsqueeze(2)
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _picture(tar: Shard, number: int) -> bytearray:

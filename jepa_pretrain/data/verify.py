@@ -1,6 +1,7 @@
 """Verifying: every byte of some shards against the index, and every picture through the decoder."""
 
 from hashlib import sha256
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard
-from jepa_pretrain.data.fetch import UNREADABLE, expand, local, name_of, open_stream
+from jepa_pretrain.data.fetch import UNREADABLE, expand, is_remote, local, name_of, open_stream
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.index import Entry, folder_of, read_folder
 
@@ -35,9 +36,17 @@ def verify(shards: str, cache: str | None = None) -> None:
         known = "as the index says" if entry else "readable; no index to compare with"
         verdict = "; ".join(faults[:3]) + (f"; {len(faults) - 3} more" if len(faults) > 3 else "") or known
         table.add_row(name_of(address), str(samples), verdict)
+    missing = [entry for entries, _ in folders.values() for entry in entries if _missing(entry)]
+    for entry in missing:
+        table.add_row(entry.name, str(entry.samples), "in the index, but not there")
     console.print(table)
-    if damaged:
-        raise UserError(f"{damaged} of {len(addresses)} shards are damaged: fetch or pack them again")
+    if damaged or missing:
+        total = len(addresses) + len(missing)
+        raise UserError(f"{damaged + len(missing)} of {total} shards are damaged or missing: fetch or pack them again")
+
+
+def _missing(entry: Entry) -> bool:
+    return not is_remote(entry.address) and not Path(entry.address).is_file()
 
 
 def check(address: str, entry: Entry | None, classes: int, cache: str | None = None) -> tuple[int, list[str]]:

@@ -38,6 +38,15 @@ def test_counts_come_from_the_index_without_opening_a_shard(tmp_path: Path, shar
     assert [entry.name for entry in open_index(str(tmp_path / "train-000001.tar")).shards] == ["train-000001"]
 
 
+def test_paths_may_be_relative(tmp_path: Path, shards: Make, monkeypatch):
+    shards(3, 3)
+    write_index(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("train-*.tar", "train-{000000..000001}.tar", ".", "./train-*.tar"):
+        assert open_index(pattern).classes == ["a", "b"]
+        assert all(entry.sha256 for entry in open_index(pattern).shards), "found in the index"
+
+
 def test_the_digest_depends_on_the_contents_not_on_the_place(tmp_path: Path, shards: Make):
     pattern = shards(3, 3)
     write_index(tmp_path)

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision.datasets
 import webdataset
 from PIL import Image
 from small_shards import encoded, jpeg, numbered, write_tar
+from torchvision.datasets import VisionDataset
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import pack as packing
 from jepa_pretrain.data import writer
+from jepa_pretrain.data.images import decode
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.pack import divide, pack, parse_part
 from jepa_pretrain.data.verify import verify
@@ -209,6 +212,41 @@ def test_torchvision_datasets(tmp_path: Path):
         pack("torchvision:CIFAR10", str(tmp_path / "out"), root=str(tmp_path / "none"))
 
 
+class Tiny(VisionDataset):
+    """Stands in for CIFAR10: pictures in memory, a class each."""
+
+    classes = ("even", "odd")
+
+    def __init__(self, root: str, train: bool = True):
+        super().__init__(root)
+        self.first = 0 if train else 100
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (9, 7), (self.first + number, 0, 0)), number % 2
+
+
+def test_torchvision_datasets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(vars(torchvision.datasets), "Tiny", Tiny)
+    for split in ("train", "val"):
+        pack("torchvision:Tiny", str(tmp_path / "out"), split=split, root=str(tmp_path))
+    index = open_index(str(tmp_path / "out" / "val-*.tar"))
+    assert index.classes == ["even", "odd"]
+    shard = index.shards[0].open()
+    for number in range(6):
+        red = decode(shard.read(number, "png"))[0, 0, 0].item() - 100
+        assert int(shard.read(number, "cls")) == red % 2
+    assert shard.keys != sorted(shard.keys)
+
+
+def test_torchvision_folders_are_copied(folder: Path, tmp_path: Path):
+    pack("torchvision:ImageFolder", str(tmp_path / "out"), root=str(folder))
+    shard = open_index(str(tmp_path / "out")).shards[0].open()
+    assert {bytes(shard.read(number, "bmp")) for number in range(18)} == {noisy(number) for number in range(18)}
+
+
 def test_mistakes_are_explained(tmp_path: Path, folder: Path):
     out = str(tmp_path / "out")
     (tmp_path / "empty").mkdir()
@@ -231,7 +269,7 @@ def test_dividing():
     assert parse_part("2/8") == (1, 8)
 
 
-def test_verify_finds_one_flipped_byte(folder: Path, tmp_path: Path, capsys):
+def test_verify_finds_one_flipped_byte_and_a_lost_shard(folder: Path, tmp_path: Path, capsys):
     out = tmp_path / "out"
     pack(str(folder), str(out), shard_mb=1)
     verify(str(out))
@@ -239,7 +277,10 @@ def test_verify_finds_one_flipped_byte(folder: Path, tmp_path: Path, capsys):
     data = bytearray((out / "train-000001.tar").read_bytes())
     data[5000] ^= 1
     (out / "train-000001.tar").write_bytes(data)
-    with pytest.raises(UserError, match=r"1 of \d shards are damaged"):
+    (out / "train-000002.tar").unlink()
+    with pytest.raises(UserError, match=r"2 of \d shards are damaged or missing"):
         verify(str(out))
-    lines = [line for line in capsys.readouterr().out.splitlines() if "train-000001" in line]
-    assert "checksum differs" in lines[0]
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "checksum differs" in lines["train-000001"]
+    assert "not there" in lines["train-000002"]
+    assert "as the index says" in lines["train-000003"]
