@@ -22,9 +22,9 @@ from jepa_pretrain.data.writer import Plan, TarWriter, finish_shard, finished, s
 RADIUS = (0.25, 0.40)  # of the picture's side
 ANGLE = 0.5  # radians to either side
 MARGIN = 0.75  # how much of its radius a shape keeps away from the border
-CONTRAST = 0.25  # least distance of the shape's colour from the background's, of the RGB cube's diagonal
-TEXTURE = 0.10  # deviation of the background's waves; values are in 0..1
-SHADE = 0.05  # deviation of the shape's own waves
+CONTRAST = 0.30  # least distance of the shape's colour from the background's, of the RGB cube's diagonal
+TEXTURE = 0.03  # deviation of the background's waves; values are in 0..1
+SHADE = 0.02  # deviation of the shape's own waves
 GRAIN = 0.02  # deviation of the noise on every pixel
 WAVES = 3  # per texture
 QUALITY = 95  # JPEG, which decodes several times faster than PNG
