@@ -36,7 +36,7 @@ TRAINER_DEFAULTS = {
 
 USAGE = "jepa-pretrain fit --config RECIPE.yaml [--run FOLDER] [--KEY VALUE ...]"
 ABOUT = """\
-Train a recipe and leave metrics, a checkpoint and the exported encoder in a run folder.
+Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
 
   --config RECIPE.yaml      what to train: recipes/*.yaml
   --run FOLDER              where its results go (default: runs/RECIPE)
@@ -60,10 +60,10 @@ class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 class Parser(LightningArgumentParser):
     """Says what is wrong with a recipe, and not every option there is."""
 
-    words: list[str] = []  # the command line, to say where a refused key stands
-
     def error(self, message: str, ex: Exception | None = None) -> None:
-        print(f"error: {brief(message, self.words)}", file=sys.stderr)
+        if not self.exit_on_error:  # the parser of a part, whose message the whole one wraps
+            super().error(message, ex)
+        print(f"error: {brief(message)}", file=sys.stderr)
         print("help:  jepa-pretrain fit --help", file=sys.stderr)
         sys.exit(2)
 
@@ -105,7 +105,6 @@ class Fit(LightningCLI):
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
         for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
             logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
-        self.words = args
         with plain_errors():
             super().__init__(
                 Method,
@@ -122,7 +121,7 @@ class Fit(LightningCLI):
 
     def init_parser(self, **kwargs) -> Parser:
         parser = Parser(**(kwargs | {"formatter_class": Formatter, "prog": "jepa-pretrain", "description": ABOUT}))
-        parser.usage, parser.words = USAGE, self.words
+        parser.usage = USAGE
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="recipe, a YAML file")
         return parser
 
@@ -138,6 +137,12 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(Collapse, "collapse")
         parser.add_lightning_class_args(Bar, "bar")
         parser.add_lightning_class_args(Last, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        super().parse_arguments(parser, args)
+        asked = self.config[self.config.subcommand].ckpt_path
+        if asked and asked != "last":  # before Lightning opens it
+            _check_checkpoint(Path(asked))
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -187,12 +192,17 @@ def _start(folder: Path, asked: str | None) -> str | None:
     if asked == "last" and not last.exists():
         print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
         return None
-    path = last if asked == "last" else Path(asked)
+    if asked != "last":
+        return asked
+    _check_checkpoint(last)
+    return str(last)
+
+
+def _check_checkpoint(path: Path) -> None:
     if not path.exists():
         raise UserError(f"no checkpoint at {path}")
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.is_file() and not zipfile.is_zipfile(path):  # a folder is one of a sharded strategy
         raise UserError(f"{path} is truncated or not a checkpoint")
-    return str(path)
 
 
 def _recipe_name(paths: list) -> str:

@@ -59,6 +59,19 @@ class Last(Checkpoint):
             self.save(trainer)
         if self.asked:
             self.save(trainer)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        """Leave here and not at the end of the step before, whose metrics were logged after that."""
+        self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        self._leave(trainer)
+
+    def on_validation_start(self, trainer, module) -> None:
+        self._leave(trainer)
+
+    def _leave(self, trainer) -> None:
+        if self.asked and self.saved_at == trainer.global_step:
             raise Stopped(f"stopped at step {trainer.global_step}")
 
     def on_validation_end(self, trainer, module) -> None:
