@@ -1,15 +1,21 @@
 """From a recipe to a run: LightningCLI with what every run has (probes, monitors, checkpoints, record, export)."""
 
+import errno
 import logging
 import sys
 import warnings
+import zipfile
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile
-from lightning import LightningDataModule
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import ActionConfigFile, DefaultHelpFormatter
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from jepa_pretrain.callbacks.checkpoint import Last, Stopped
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
@@ -17,6 +23,7 @@ from jepa_pretrain.callbacks.progress import Bar
 from jepa_pretrain.callbacks.record import CSV
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.methods.base import Method
+from jepa_pretrain.recipe import brief
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data side splits by itself
@@ -27,13 +34,66 @@ TRAINER_DEFAULTS = {
 }
 
 
+USAGE = "jepa-pretrain fit --config RECIPE.yaml [--run FOLDER] [--KEY VALUE ...]"
+ABOUT = """\
+Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
+
+  --config RECIPE.yaml      what to train: recipes/*.yaml
+  --run FOLDER              where its results go (default: runs/RECIPE)
+  --KEY VALUE               any key of the recipe, by its path:
+                              --trainer.max_steps 100   --data.batch_size 32
+                              --model.encoder.depth 6   --data.train 'shards/*.tar'
+  --ckpt_path last          go on with an interrupted run, from its checkpoint
+  --print_config            the recipe with all defaults, and stop
+  --model.help CLASS        the keys of a class, by its full name, such as
+                              jepa_pretrain.methods.ijepa.IJEPA; likewise
+                              --model.encoder.help, --data.help, ...
+
+All keys that do not depend on the recipe follow; `trainer` is Lightning's."""
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of the description as they are."""
+
+
 class Parser(LightningArgumentParser):
     """Says what is wrong with a recipe, and not every option there is."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:
-        print(f"error: {message.strip()}", file=sys.stderr)
+        if not self.exit_on_error:  # the parser of a part, whose message the whole one wraps
+            super().error(message, ex)
+        print(f"error: {brief(message)}", file=sys.stderr)
         print("help:  jepa-pretrain fit --help", file=sys.stderr)
         sys.exit(2)
+
+
+class Recipe(SaveConfigCallback):
+    """Writes the resolved recipe when training starts, so that a run that never started leaves nothing behind."""
+
+    def setup(self, trainer, pl_module, stage: str) -> None:
+        """Too early."""
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        super().setup(trainer, pl_module, "fit")
+
+
+@contextmanager
+def plain_errors(run: str = "the run") -> Iterator[None]:
+    """The user's mistakes as a `UserError`, in whatever they come wrapped."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except OSError as error:
+        if error.errno not in WRITING:
+            raise
+        raise UserError(f"cannot write {error.filename or run}: {error.strerror}") from error
+    except ValueError as error:  # jsonargparse wraps what a constructor raises
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        raise cause or error
 
 
 class Fit(LightningCLI):
@@ -45,20 +105,23 @@ class Fit(LightningCLI):
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
         for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
             logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
-        super().__init__(
-            Method,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            args=["fit", *args],
-        )
+        with plain_errors():
+            super().__init__(
+                Method,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                save_config_callback=Recipe,
+                save_config_kwargs={"overwrite": True},
+                args=["fit", *args],
+            )
 
     def init_parser(self, **kwargs) -> Parser:
-        parser = Parser(**kwargs)
+        parser = Parser(**(kwargs | {"formatter_class": Formatter, "prog": "jepa-pretrain", "description": ABOUT}))
+        parser.usage = USAGE
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="recipe, a YAML file")
         return parser
 
@@ -73,26 +136,73 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(OnlineKNN, "knn")
         parser.add_lightning_class_args(Collapse, "collapse")
         parser.add_lightning_class_args(Bar, "bar")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 0})
+        parser.add_lightning_class_args(Last, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        super().parse_arguments(parser, args)
+        asked = self.config[self.config.subcommand].ckpt_path
+        if asked and asked != "last":  # before Lightning opens it
+            _check_checkpoint(Path(asked))
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         folder = Path(config.run or Path("runs") / _recipe_name(config.config))
         config.run = str(folder)
         config.trainer.default_root_dir = str(folder)
-        config.checkpoint.dirpath = str(folder / "checkpoints")
-        if not config.ckpt_path and (folder / "checkpoints" / "last.ckpt").exists():
+        config.ckpt_path = _start(folder, config.ckpt_path)
+        if config.trainer.max_steps == 0:
+            raise UserError("nothing to train: trainer.max_steps is 0")
+
+    def instantiate_trainer(self, **kwargs) -> Trainer:
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, RuntimeError) as error:  # what Lightning's constructor says of its arguments
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        trainer.callbacks.append(Export())
+        trainer.loggers = [CSV(trainer.default_root_dir), *trainer.loggers]
+        return trainer
+
+    def fit(self, model: Method, **kwargs) -> None:
+        """Train; a Ctrl-C ends with one line that says how to go on."""
+        run = self.config[self.subcommand].run
+        try:
+            self.trainer.fit(model, **kwargs)
+        except Stopped as stopped:
+            print(f"{stopped}; go on with the same command and --ckpt_path last", file=sys.stderr)
+            sys.exit(130)
+        if self.trainer.interrupted:
+            kept = Path(run) / "checkpoints" / "last.ckpt"
+            ending = f"go on from {kept} with the same command and --ckpt_path last" if kept.exists() else "nothing kept"
+            print(f"interrupted; {ending}", file=sys.stderr)
+            sys.exit(130)
+        if self.trainer.is_global_zero:
+            print(f"done: {run}/export holds the encoder; jepa-pretrain report {run} draws the run")
+
+
+def _start(folder: Path, asked: str | None) -> str | None:
+    """The checkpoint to continue from; None to begin anew, which a folder that holds a run refuses."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if not asked:
+        if last.exists():
             raise UserError(
                 f"{folder} already holds a run: continue it with --ckpt_path last, choose another folder with --run, "
                 "or remove it"
             )
+        return None
+    if asked == "last" and not last.exists():
+        print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
+        return None
+    if asked != "last":
+        return asked
+    _check_checkpoint(last)
+    return str(last)
 
-    def instantiate_trainer(self, **kwargs):
-        trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.append(Export())
-        trainer.loggers = [CSV(trainer.default_root_dir), *trainer.loggers]
-        return trainer
+
+def _check_checkpoint(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"no checkpoint at {path}")
+    if path.is_file() and not zipfile.is_zipfile(path):  # a folder is one of a sharded strategy
+        raise UserError(f"{path} is truncated or not a checkpoint")
 
 
 def _recipe_name(paths: list) -> str:

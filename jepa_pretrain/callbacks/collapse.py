@@ -44,7 +44,10 @@ class Collapse(lightning.Callback):
         features = torch.cat(list(self.latest)).float()
         rank, std = effective_rank(features), dimension_std(features).mean()
         size = features.square().mean().sqrt().clamp_min(1e-12)
-        module.log_dict({"train/rank": rank, "train/std": std}, rank_zero_only=True)
+        found = {"train/rank": rank, "train/std": std}
+        module.log_dict(found, logger=False, rank_zero_only=True)
+        for logger in trainer.loggers:  # not through Lightning, which would repeat the values until the next ones
+            logger.log_metrics({name: float(value) for name, value in found.items()}, trainer.global_step - 1)
         low = bool(rank < self.rank_floor) or bool(std / size < self.std_floor) or not bool(rank.isfinite())
         self.below = self.below + 1 if low else 0
         if self.below == self.patience:
@@ -55,7 +58,8 @@ class Collapse(lightning.Callback):
             )
 
     def state_dict(self) -> dict:
-        return {"latest": list(self.latest), "below": self.below}
+        return {"latest": list(self.latest), "below": self.below, "measured_at": self.measured_at}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.latest, self.below = deque(state_dict["latest"]), state_dict["below"]
+        self.measured_at = state_dict["measured_at"]

@@ -32,6 +32,7 @@ class Bar(ProgressBar):
         self.last_step_at = self.last_line_at = time.monotonic()
         if not self.enabled:
             return
+        print(f"{trainer.default_root_dir}: training from step {trainer.global_step} to {self.total}", flush=True)
         if sys.stdout.isatty():
             columns = (
                 TextColumn("{task.completed:>6.0f}/{task.total:.0f}"), BarColumn(bar_width=None),

@@ -95,6 +95,16 @@ class Method(lightning.LightningModule):
             "provenance": self.provenance(),
         }
 
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
+        """As torch's, with one line about a checkpoint of another architecture."""
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+            raise UserError(
+                f"the checkpoint is of another method or architecture than this recipe: {first[:160]}"
+            ) from error
+
     def provenance(self) -> dict:
         """Where these weights come from: method, step, code, data."""
         data = self.trainer.datamodule.provenance() if self.trainer.datamodule else {}

@@ -48,6 +48,8 @@ class JointEmbedding(Method):
     def step(self, batch: Batch) -> Output:
         if len(batch.views) < 2:
             raise UserError(f"a joint embedding needs two views or more, the data gives {len(batch.views)}")
+        if len(batch.views[0]) < 2:
+            raise UserError("a joint embedding compares pictures: data.batch_size must be 2 or more per device, not 1")
         features = [pool(self.encoder(view)) for view in batch.views]  # V x (B, D)
         loss, terms = self.objective([self.projector(f) for f in features])
         return Output(loss, terms, features[0].detach().float())
