@@ -51,43 +51,58 @@ class Pictures(Dataset[Batch]):
     def __getitem__(self, draw: Draw) -> Batch | Parcel:
         state = torch.get_rng_state()
         slots, mine = self.order.slots(draw), self.order.mine(draw)
-        stack = Stack(len(mine), self.outbox.take if self.outbox else plain_memory)
-        labels: list[int] = []
-        keys: list[str] = []
-        for start in range(mine.start, mine.stop, TOGETHER):
-            rows = range(start, min(start + TOGETHER, mine.stop))
-            found = [(row, sample) for row in rows if (sample := self._filled(slots, row)) is not None]
+        count = len(mine)
+        stack = Stack(count, self.outbox.take if self.outbox else plain_memory)
+        samples = self._samples(slots, mine)
+        seeds = [seed_of(self.order.seed, draw.epoch, place) for place in slots.position[mine].tolist()]
+        whole: list[Sample] = []  # those that can be decoded
+        for first in range(0, count, TOGETHER):
+            group = slice(first, first + TOGETHER)
+            found = self._decoded(slots, mine[group], samples[group], seeds[group])
             if found:
-                seeds = [seed_of(self.order.seed, draw.epoch, int(slots.position[row])) for row, _ in found]
-                stack.put(len(keys), self._views([sample.image for _, sample in found], seeds))
-            labels += [sample.label for _, sample in found]
-            keys += [sample.key for _, sample in found]
-        if not keys:  # a whole evaluation batch was broken: no rows, of the right shape
-            stack.put(0, self._views([torch.zeros(3, 64, 64, dtype=torch.uint8)], [0]))
+                stack.put(len(whole), self._views(found))
+            whole += [sample for sample, _, _ in found]
+        if not whole:  # a whole evaluation batch was broken: no rows, of the right shape
+            nothing = torch.zeros(3, 64, 64, dtype=torch.uint8)
+            stack.put(0, self._views([(samples[0], nothing, 0)]))
         masks = self._masks(draw, len(slots.position), mine)
         torch.set_rng_state(state)
-        batch = Batch(stack.views(len(keys)), masks, torch.tensor(labels, dtype=torch.int64), keys)
-        return batch if self.outbox is None else Parcel(self.outbox, stack.layouts, len(mine), batch)
+        label = torch.tensor([sample.label for sample in whole], dtype=torch.int64)
+        batch = Batch(stack.views(len(whole)), masks, label, [sample.key for sample in whole])
+        return batch if self.outbox is None else Parcel(self.outbox, stack.layouts, count, batch)
 
-    def _filled(self, slots: Slots, row: int) -> Sample | None:
-        """The sample of a row. In training a broken one gives way to the next of the same global batch."""
+    def _samples(self, slots: Slots, rows: range) -> list[Sample]:
+        places = zip(slots.shard[rows].tolist(), slots.sample[rows].tolist(), strict=True)
+        return [self.samples.read(shard, number) for shard, number in places]
+
+    def _decoded(
+        self, slots: Slots, rows: range, samples: list[Sample], seeds: list[int]
+    ) -> list[tuple[Sample, Tensor, int]]:
+        """Samples with their pictures and seeds, without the broken ones; in training others stand in for them."""
+        found = []
+        for row, sample, seed in zip(rows, samples, seeds, strict=True):
+            image = self.samples.picture(sample)
+            if image is None and isinstance(self.order, Shuffled):
+                sample, image = self._stand_in(slots, row)
+            if image is not None:
+                found.append((sample, image, seed))
+        return found
+
+    def _stand_in(self, slots: Slots, row: int) -> tuple[Sample, Tensor]:
+        """The next sample of the same global batch that is not broken: the same one for any number of ranks."""
         count = len(slots.position)
-        replace = isinstance(self.order, Shuffled)
-        for offset in range(count if replace else 1):
+        for offset in range(1, count):
             at = (row + offset) % count
             sample = self.samples.read(int(slots.shard[at]), int(slots.sample[at]))
-            if sample is not None:
-                return sample
-        if replace:
-            raise UserError(
-                f"none of the {count} samples of a batch could be decoded; the latest: {self.samples.latest}"
-            )
-        return None
+            image = self.samples.picture(sample)
+            if image is not None:
+                return sample, image
+        raise UserError(f"none of the {count} samples of a batch could be decoded; the latest: {self.samples.latest}")
 
-    def _views(self, images: list[Tensor], seeds: list[int]) -> list[list[Tensor]]:
+    def _views(self, found: list[tuple[Sample, Tensor, int]]) -> list[list[Tensor]]:
         """Per view, what it makes of some pictures; a picture's randomness follows from its seed alone."""
         made: list[list[Tensor]] = [[] for _ in self.views]
-        for image, seed in zip(images, seeds, strict=True):
+        for _, image, seed in found:
             torch.default_generator.manual_seed(seed)
             for view, pictures in zip(self.views, made, strict=True):
                 pictures.append(view(image))

@@ -16,9 +16,9 @@ TOLERATED = 9  # broken samples that are never too many, however few were read
 
 
 class Sample(NamedTuple):
-    """One decoded sample."""
+    """One sample as it lies in its shard."""
 
-    image: Tensor  # (C, H, W) uint8
+    data: bytearray | None  # the encoded picture, if it has one
     label: int  # -1 where there is none
     key: str  # "shard/sample"
 
@@ -39,18 +39,21 @@ class Samples:
         self._reported: set[str] = set()
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
-    def read(self, shard: int, number: int) -> Sample | None:
-        """One sample; None, with a log line the first time, where it is broken."""
+    def read(self, shard: int, number: int) -> Sample:
+        """The bytes of one sample."""
         tar = self._shard(shard)
+        data = tar.read_first(number, EXTENSIONS)
+        return Sample(data, self._label(tar, number), f"{tar.name}/{tar.keys[number]}")
+
+    def picture(self, sample: Sample) -> Tensor | None:
+        """The picture (C, H, W) uint8 of a sample; None, with a log line the first time, where it is broken."""
         self.seen += 1
-        key = f"{tar.name}/{tar.keys[number]}"
         try:
-            data = tar.read_first(number, EXTENSIONS)
-            if data is None:
+            if sample.data is None:
                 raise BrokenPicture("the sample has no picture member")
-            return Sample(decode(data), self._label(tar, number), key)
+            return decode(sample.data)
         except BrokenPicture as error:
-            self._count_broken(key, str(error))
+            self._count_broken(sample.key, str(error))
             return None
 
     def _shard(self, number: int) -> Shard:
