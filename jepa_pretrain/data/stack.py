@@ -18,10 +18,6 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]  # of one picture, (C, H, W)
     last: bool  # the channels lie last in memory, as decoders leave them
 
-    def turned(self, pictures: Tensor) -> Tensor:
-        """(..., C, H, W) in the order of the memory."""
-        return pictures.movedim(-3, -1) if self.last else pictures
-
     def bytes(self, count: int) -> int:
         """Room for `count` pictures, in whole lines."""
         return -(-count * prod(self.shape) // LINE) * LINE
@@ -69,8 +65,7 @@ class Stack:
                     raise UserError(
                         f"a view gives pictures of different sizes, such as {sizes}: views must crop or resize"
                     )
-            into = layout.turned(rows[row : row + len(pictures)])
-            torch.stack([layout.turned(one) for one in pictures], out=into)
+            torch.stack(pictures, out=rows[row : row + len(pictures)])
 
     def views(self, rows: int) -> list[Tensor]:
         """The first rows of each view, (B, C, T = 1, H, W)."""
