@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -93,5 +94,9 @@ def _rgb(picture: Image.Image) -> np.ndarray:
     return np.array(picture.convert("RGB"))
 
 
-# Importing torchvision registers the operator; its io module is announced to go, and then Pillow decodes everything.
-_jpeg = _with_turbo if hasattr(torch.ops.image, "decode_jpeg") else _with_pillow
+def choose_jpeg() -> Callable[[bytearray], Tensor]:
+    """The quickest decoder at hand. torchvision announces the end of its decoders; without them, Pillow does it all."""
+    return _with_turbo if hasattr(torch.ops.image, "decode_jpeg") else _with_pillow
+
+
+_jpeg = choose_jpeg()

@@ -148,7 +148,9 @@ class Augment(View):
         self.jitter, self.gray, self.blur, self.solarize = jitter, gray, blur, solarize
 
     def __call__(self, image: Tensor) -> Tensor:
-        view = self.crop(image).to(torch.float32, memory_format=torch.contiguous_format)  # one conversion for all that follows; values 0..255
+        view = self.crop(image).to(
+            torch.float32, memory_format=torch.contiguous_format
+        )  # one conversion for all that follows; values 0..255
         chance = torch.rand(9).tolist()
         if chance[0] < self.jitter:
             view = self._jitter(view, chance[5:9])
