@@ -19,12 +19,13 @@ from jepa_pretrain.data.order import seed_of
 from jepa_pretrain.data.shapes import SHAPES
 from jepa_pretrain.data.writer import Plan, TarWriter, finish_shard, finished, shard_name, write_index
 
-RADIUS = (0.25, 0.40)  # of the picture's side
-ANGLE = 0.5  # radians to either side
+RADIUS = (0.28, 0.42)  # of the picture's side
+ANGLE = 0.4  # radians to either side
 MARGIN = 0.75  # how much of its radius a shape keeps away from the border
 CONTRAST = 0.30  # least distance of the shape's colour from the background's, of the RGB cube's diagonal
 TEXTURE = 0.03  # deviation of the background's waves; values are in 0..1
 SHADE = 0.02  # deviation of the shape's own waves
+LIGHT = 0.20  # deviation, at the border, of a ramp of coloured light over the picture, which raw pixels are lost in
 GRAIN = 0.02  # deviation of the noise on every pixel
 WAVES = 3  # per texture
 QUALITY = 95  # JPEG, which decodes several times faster than PNG
@@ -107,6 +108,7 @@ def render(count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray,
     background = factors["background"][:, None, None] + TEXTURE * _waves(count, row, rng)
     shape = factors["colour"][:, None, None] + SHADE * _waves(count, row, rng)
     pixels = background + cover * (shape - background)
+    pixels += LIGHT * _ramp(count, row, rng)
     pixels += GRAIN * rng.standard_normal(pixels.shape, dtype=np.float32)
     return (pixels * 255).round().clip(0, 255).astype(np.uint8), factors
 
@@ -145,6 +147,13 @@ def _coverage(factors: dict[str, np.ndarray], row: np.ndarray) -> np.ndarray:
         mine = factors["label"] == label
         cover[mine] = shape(x[mine], y[mine]) * radius[mine] * len(row)
     return (0.5 - cover).clip(0, 1)
+
+
+def _ramp(count: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(S, H, W, 3) straight ramps through zero at the centre, of random slope per direction and colour."""
+    slope = rng.standard_normal((2, count, 1, 1, 3), dtype=np.float32)
+    place = 2 * row - 1
+    return slope[0] * place[None, None, :, None] + slope[1] * place[None, :, None, None]
 
 
 def _waves(count: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jepa_pretrain.data.demo as knobs
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.demo import demo, render
 from jepa_pretrain.data.images import decode
@@ -26,7 +27,7 @@ def test_shards_and_factors(tmp_path: Path, capsys):
         assert int(shard.read(number, "cls")) == known["label"]
         assert decode(shard.read(number, "jpg")).shape == (3, 24, 24)
         assert 0 < known["x"] < 1
-        assert 0.25 <= known["radius"] <= 0.4
+        assert knobs.RADIUS[0] <= known["radius"] <= knobs.RADIUS[1]
 
 
 def test_it_repeats_exactly_and_seeds_differ(tmp_path: Path):
@@ -40,7 +41,8 @@ def test_it_repeats_exactly_and_seeds_differ(tmp_path: Path):
         demo(str(tmp_path / "a"), train=30, val=20, size=16)
 
 
-def test_the_shape_is_where_and_as_the_factors_say():
+def test_the_shape_is_where_and_as_the_factors_say(monkeypatch):
+    monkeypatch.setattr(knobs, "LIGHT", 0.0)  # the ramp moves colours away from the stored ones
     pictures, factors = render(200, 32, np.random.default_rng(0))
     assert pictures.shape == (200, 32, 32, 3)
     discs = np.flatnonzero(factors["label"] == list(SHAPES).index("disc"))
