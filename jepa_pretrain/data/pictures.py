@@ -41,7 +41,7 @@ class Pictures(Dataset[Batch]):
             raise UserError("no views given: the loader needs at least one, e.g. RandomCrop")
         if masker is not None and grid is None:
             raise UserError("a masker needs the token grid of the encoder: give `grid`")
-        self.order, self.views, self.masker, self.grid = order, list(views), masker, grid
+        self.index, self.order, self.views, self.masker, self.grid = index, order, list(views), masker, grid
         self.samples = Samples(index, max_broken, 2 * order.window if isinstance(order, Shuffled) else 2)
         self.outbox: Outbox | None = None  # given to a worker
 
