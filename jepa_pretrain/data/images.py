@@ -2,16 +2,17 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401  registers torch.ops.image
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff", "gif", "jp2")
-RGB = ImageReadMode.RGB.value
+RGB = 3  # torchvision's ImageReadMode.RGB
 MAX_PIXELS = 100_000_000
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes of 16-bit grey pictures; its own conversion clips
@@ -62,7 +63,7 @@ def _refuse_giant(width: int, height: int) -> None:
         raise BrokenPicture(f"{width} x {height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels")
 
 
-def _jpeg(data: bytearray) -> Tensor:
+def _with_turbo(data: bytearray) -> Tensor:
     """Through libjpeg-turbo; what it refuses, Pillow may still read. (Not so for PNG: a damaged one crashes
     torchvision's decoder, and with it the worker.) The operator is called itself: its wrapper costs as much as a
     small picture's decoding.
@@ -91,3 +92,11 @@ def _rgb(picture: Image.Image) -> np.ndarray:
         grey = (deep >> 8 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.array(picture.convert("RGB"))
+
+
+def choose_jpeg() -> Callable[[bytearray], Tensor]:
+    """The quickest decoder at hand. torchvision announces the end of its decoders; without them, Pillow does it all."""
+    return _with_turbo if hasattr(torch.ops.image, "decode_jpeg") else _with_pillow
+
+
+_jpeg = choose_jpeg()

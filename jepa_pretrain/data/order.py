@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from jepa_pretrain.contracts import UserError
 
@@ -163,8 +163,10 @@ class InOrder:
         return range(len(self.slots(draw).position))
 
 
-class Steps(Sampler[Draw]):
+class Steps(DistributedSampler[Draw]):
     """Names the batches of one pass after the other; every new iteration is the next epoch.
+
+    A `DistributedSampler` by name, which tells Lightning that samples are already split over the ranks (by the order).
 
     Args:
         steps: Batches per epoch.

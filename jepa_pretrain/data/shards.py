@@ -8,7 +8,8 @@ from lightning import LightningDataModule
 from jepa_pretrain.contracts import Grid, Masker, UserError
 from jepa_pretrain.data.index import Index, open_index
 from jepa_pretrain.data.order import InOrder, Shuffled
-from jepa_pretrain.data.stream import Loader, Pictures
+from jepa_pretrain.data.pictures import Pictures
+from jepa_pretrain.data.stream import Loader
 from jepa_pretrain.data.views import CentreCrop, View
 
 
@@ -113,6 +114,4 @@ class Shards(LightningDataModule):
         """(rank, number of ranks)."""
         if self.trainer is None:
             return 0, 1
-        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-            raise UserError("Shards splits samples over devices itself: set trainer.use_distributed_sampler=false")
         return self.trainer.global_rank, self.trainer.world_size

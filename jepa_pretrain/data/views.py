@@ -27,10 +27,13 @@ class View(ABC):
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic, antialiased, on uint8: (C, H, W) -> (C, height, width)."""
+    """Bicubic, antialiased, on uint8: (C, H, W) -> (C, height, width); channels that lie last in memory stay last."""
     if image.shape[1:] == (height, width):
         return image
-    return interpolate(image[None], (height, width), mode="bicubic", antialias=True)[0]
+    batch = image[None]
+    if image.stride(0) == 1:  # torch works on channels that lie last, if there are no gaps: a third quicker
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    return interpolate(batch, (height, width), mode="bicubic", antialias=True)[0]
 
 
 def crop_box(height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, ...]:
@@ -145,7 +148,9 @@ class Augment(View):
         self.jitter, self.gray, self.blur, self.solarize = jitter, gray, blur, solarize
 
     def __call__(self, image: Tensor) -> Tensor:
-        view = self.crop(image).to(torch.float32)  # one conversion for all that follows; values 0..255
+        view = self.crop(image).to(
+            torch.float32, memory_format=torch.contiguous_format
+        )  # one conversion for all that follows; values 0..255
         chance = torch.rand(9).tolist()
         if chance[0] < self.jitter:
             view = self._jitter(view, chance[5:9])

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from small_shards import encoded, jpeg
 
+from jepa_pretrain.data import images
 from jepa_pretrain.data.images import BrokenPicture, decode, jpeg_size
 
 RNG = np.random.default_rng(0)
@@ -34,6 +35,20 @@ def test_every_mode_and_format_matches_pillow(kind: str, mode: str):
     assert got.dtype == torch.uint8
     assert got.shape == (3, 20, 24)
     assert np.abs(got.permute(1, 2, 0).numpy().astype(int) - wanted).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_without_torchvisions_operator(mode: str, monkeypatch: pytest.MonkeyPatch):
+    data = bytearray(encoded(Image.fromarray(SMOOTH).convert(mode), "JPEG"))
+    with_operator = decode(data)
+    assert images.choose_jpeg() is images._jpeg, "torchvision has the operator here"
+    monkeypatch.setattr(torch.ops, "image", object())
+    monkeypatch.setattr(images, "_jpeg", images.choose_jpeg())
+    without = decode(data)
+    assert without.shape == with_operator.shape
+    assert (without.int() - with_operator.int()).abs().float().mean() < 2
+    with pytest.raises(BrokenPicture):
+        decode(jpeg()[:150])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

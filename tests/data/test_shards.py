@@ -4,13 +4,13 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import RunningStage
 
 from jepa_pretrain.contracts import Batch, Grid, UserError
 from jepa_pretrain.data.shards import Reading, Shards
@@ -123,13 +123,20 @@ def test_mistakes_are_explained(tmp_path: Path, shards: Make):
         data(pattern, views=[])
     with pytest.raises(UserError, match="no shards match"):
         data(str(tmp_path / "none-*.tar")).train_dataloader()
-    module = data(pattern, batch_size=2)
-    connector = SimpleNamespace(use_distributed_sampler=True)
-    module.trainer = SimpleNamespace(world_size=2, global_rank=0, current_epoch=0, _accelerator_connector=connector)
-    with pytest.raises(UserError, match="use_distributed_sampler=false"):
-        module.train_dataloader()
-    connector.use_distributed_sampler = False
-    assert module.train_dataloader().dataset.order.world == 2
+
+
+def test_lightning_leaves_the_split_over_devices_to_us(tmp_path: Path, shards: Make):
+    """Even with its default, use_distributed_sampler=True, which would split each rank's part once more."""
+    method, module = Recorder(), data(shards(12), batch_size=2)
+    fit = trainer(tmp_path, devices=2, strategy="ddp", max_epochs=1, enable_checkpointing=False)
+    module.trainer = fit
+    assert fit.world_size == 2
+    loader = module.train_dataloader()
+    assert loader.dataset.order.world == 2
+    fit._data_connector.attach_data(method, datamodule=module)
+    prepared = fit._data_connector._prepare_dataloader(loader, True, RunningStage.TRAINING)
+    assert prepared is loader
+    assert prepared.sampler is loader.sampler
 
 
 @pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason="no real data: set JEPA_DATA to a folder with cifar10")

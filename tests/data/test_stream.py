@@ -146,7 +146,7 @@ def test_each_broken_sample_is_logged_once(tmp_path: Path, caplog):
     for _ in range(3):
         list(loader)
     assert len([record for record in caplog.records if "broken" in record.message]) == 1
-    assert (loader.dataset.seen, loader.dataset.broken) == (18, 3)
+    assert (loader.dataset.samples.seen, loader.dataset.samples.broken) == (18, 3)
 
 
 def test_an_evaluation_batch_may_be_all_broken(tmp_path: Path):

@@ -1,0 +1,117 @@
+"""Samples to batches: a dataset whose item is a whole batch, so that nothing depends on the number of workers."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jepa_pretrain.contracts import Batch, Grid, Masker, Masks, UserError
+from jepa_pretrain.data.index import Index
+from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots, seed_of
+from jepa_pretrain.data.parcel import Outbox, Parcel
+from jepa_pretrain.data.samples import Sample, Samples
+from jepa_pretrain.data.stack import Stack, plain_memory
+from jepa_pretrain.data.views import View
+
+MASKS = -1  # stands where a sample's position stands, in the seed of a step's masks
+TOGETHER = 8  # pictures that are decoded, viewed and copied in turn: enough to amortise, few enough for the cache
+
+
+class Pictures(Dataset[Batch]):
+    """Makes the batch that a `Draw` names; in a worker, the `Parcel` that becomes this batch.
+
+    Args:
+        index: The shards.
+        order: Which sample comes when.
+        views: What the method sees of each picture, in order.
+        masker: Draws masks for the global batch, of which this rank keeps its rows; None for no masks.
+        grid: Token grid of the masks.
+        max_broken: Share of broken samples past which reading stops; ten are needed at least.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        order: Shuffled | InOrder,
+        views: list[View],
+        masker: Masker | None = None,
+        grid: Grid | None = None,
+        max_broken: float = 0.01,
+    ):
+        if not views:
+            raise UserError("no views given: the loader needs at least one, e.g. RandomCrop")
+        if masker is not None and grid is None:
+            raise UserError("a masker needs the token grid of the encoder: give `grid`")
+        self.index, self.order, self.views, self.masker, self.grid = index, order, list(views), masker, grid
+        self.samples = Samples(index, max_broken, 2 * order.window if isinstance(order, Shuffled) else 2)
+        self.outbox: Outbox | None = None  # given to a worker
+
+    def __len__(self) -> int:
+        return self.order.steps
+
+    def __getitem__(self, draw: Draw) -> Batch | Parcel:
+        state = torch.get_rng_state()
+        slots, mine = self.order.slots(draw), self.order.mine(draw)
+        count = len(mine)
+        stack = Stack(count, self.outbox.take if self.outbox else plain_memory)
+        samples = self._samples(slots, mine)
+        seeds = [seed_of(self.order.seed, draw.epoch, place) for place in slots.position[mine].tolist()]
+        whole: list[Sample] = []  # those that can be decoded
+        for first in range(0, count, TOGETHER):
+            group = slice(first, first + TOGETHER)
+            found = self._decoded(slots, mine[group], samples[group], seeds[group])
+            if found:
+                stack.put(len(whole), self._views(found))
+            whole += [sample for sample, _, _ in found]
+        if not whole:  # a whole evaluation batch was broken: no rows, of the right shape
+            nothing = torch.zeros(3, 64, 64, dtype=torch.uint8)
+            stack.put(0, self._views([(samples[0], nothing, 0)]))
+        masks = self._masks(draw, len(slots.position), mine)
+        torch.set_rng_state(state)
+        label = torch.tensor([sample.label for sample in whole], dtype=torch.int64)
+        batch = Batch(stack.views(len(whole)), masks, label, [sample.key for sample in whole])
+        return batch if self.outbox is None else Parcel(self.outbox, stack.layouts, count, batch)
+
+    def _samples(self, slots: Slots, rows: range) -> list[Sample]:
+        places = zip(slots.shard[rows].tolist(), slots.sample[rows].tolist(), strict=True)
+        return [self.samples.read(shard, number) for shard, number in places]
+
+    def _decoded(
+        self, slots: Slots, rows: range, samples: list[Sample], seeds: list[int]
+    ) -> list[tuple[Sample, Tensor, int]]:
+        """Samples with their pictures and seeds, without the broken ones; in training others stand in for them."""
+        found = []
+        for row, sample, seed in zip(rows, samples, seeds, strict=True):
+            image = self.samples.picture(sample)
+            if image is None and isinstance(self.order, Shuffled):
+                sample, image = self._stand_in(slots, row)
+            if image is not None:
+                found.append((sample, image, seed))
+        return found
+
+    def _stand_in(self, slots: Slots, row: int) -> tuple[Sample, Tensor]:
+        """The next sample of the same global batch that is not broken: the same one for any number of ranks."""
+        count = len(slots.position)
+        for offset in range(1, count):
+            at = (row + offset) % count
+            sample = self.samples.read(int(slots.shard[at]), int(slots.sample[at]))
+            image = self.samples.picture(sample)
+            if image is not None:
+                return sample, image
+        raise UserError(f"none of the {count} samples of a batch could be decoded; the latest: {self.samples.latest}")
+
+    def _views(self, found: list[tuple[Sample, Tensor, int]]) -> list[list[Tensor]]:
+        """Per view, what it makes of some pictures; a picture's randomness follows from its seed alone."""
+        made: list[list[Tensor]] = [[] for _ in self.views]
+        for _, image, seed in found:
+            torch.default_generator.manual_seed(seed)
+            for view, pictures in zip(self.views, made, strict=True):
+                pictures.append(view(image))
+        return made
+
+    def _masks(self, draw: Draw, count: int, mine: range) -> list[Masks]:
+        """Masks are drawn for the global batch, since their sizes agree over it; this rank keeps its rows."""
+        if self.masker is None:
+            return []
+        rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.step, MASKS))
+        drawn = self.masker(count, self.grid, rng)
+        return [Masks(*(part[mine.start : mine.stop].clone() for part in drawn))]

@@ -1,0 +1,92 @@
+"""Single samples from shards: opened, read, decoded, and skipped where they are broken."""
+
+import logging
+from collections import OrderedDict
+from typing import NamedTuple
+
+from torch import Tensor
+
+from jepa_pretrain.contracts import UserError
+from jepa_pretrain.data.archive import Shard
+from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
+from jepa_pretrain.data.index import Index
+
+log = logging.getLogger(__name__)
+TOLERATED = 9  # broken samples that are never too many, however few were read
+
+
+class Sample(NamedTuple):
+    """One sample as it lies in its shard."""
+
+    data: bytearray | None  # the encoded picture, if it has one
+    label: int  # -1 where there is none
+    key: str  # "shard/sample"
+
+
+class Samples:
+    """Random access to the samples of some shards; counts the broken ones of this process.
+
+    Args:
+        index: The shards.
+        max_broken: Share of broken samples past which reading stops; ten are needed at least.
+        keep_open: How many shards may be open at a time.
+    """
+
+    def __init__(self, index: Index, max_broken: float, keep_open: int):
+        self.index, self.max_broken, self.keep_open = index, max_broken, keep_open
+        self.seen, self.broken = 0, 0
+        self.latest = ""  # the latest broken sample, and why
+        self._reported: set[str] = set()
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+
+    def read(self, shard: int, number: int) -> Sample:
+        """The bytes of one sample."""
+        tar = self._shard(shard)
+        data = tar.read_first(number, EXTENSIONS)
+        return Sample(data, self._label(tar, number), f"{tar.name}/{tar.keys[number]}")
+
+    def picture(self, sample: Sample) -> Tensor | None:
+        """The picture (C, H, W) uint8 of a sample; None, with a log line the first time, where it is broken."""
+        self.seen += 1
+        try:
+            if sample.data is None:
+                raise BrokenPicture("the sample has no picture member")
+            return decode(sample.data)
+        except BrokenPicture as error:
+            self._count_broken(sample.key, str(error))
+            return None
+
+    def _shard(self, number: int) -> Shard:
+        """An open shard; the least recently used one is closed when there are too many."""
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        if len(self._open) >= self.keep_open:
+            self._open.popitem(last=False)
+        self._open[number] = self.index.shards[number].open(self.index.cache)
+        return self._open[number]
+
+    def _label(self, tar: Shard, number: int) -> int:
+        text = tar.read(number, "cls")
+        if text is None:
+            return -1
+        where = f"shard {tar.name}, sample {tar.keys[number]}"
+        try:
+            label = int(text)
+        except ValueError:
+            raise UserError(f"{where}: the label {bytes(text[:20])!r} is not a whole number") from None
+        if self.index.classes and label >= len(self.index.classes):
+            raise UserError(f"{where}: label {label}, but only {len(self.index.classes)} classes are listed")
+        return label
+
+    def _count_broken(self, key: str, reason: str) -> None:
+        self.broken += 1
+        self.latest = f"{key} ({reason})"
+        if key not in self._reported:
+            self._reported.add(key)
+            log.warning("broken sample skipped: %s", self.latest)
+        if self.broken > TOLERATED and self.broken > self.max_broken * self.seen:
+            raise UserError(
+                f"{self.broken} of {self.seen} samples read are broken, more than max_broken = {self.max_broken:g} "
+                f"allows; the latest: {self.latest}; `shards verify` lists them all"
+            )
