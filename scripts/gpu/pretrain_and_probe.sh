@@ -44,7 +44,7 @@ shards() { # SPLIT -> pattern of its shards, packed or not
 train() {
   local options=(--config "$recipe" --run "$run" --trainer.accelerator gpu --trainer.devices 1 --trainer.logger false
     --data.init_args.train "$(shards train)" --data.init_args.val "$(shards val)" --data.init_args.workers 15
-    --checkpoint.every_n_train_steps 500)
+    --checkpoint.every 500)
   if [ -e "$run/checkpoints/last.ckpt" ]; then options+=(--ckpt_path last); fi
   timeout --signal=TERM --kill-after=20 "$limit" "$python" -m jepa_pretrain.cli fit "${options[@]}" "$@"
 }
