@@ -93,7 +93,9 @@ def plain_errors(run: str = "the run") -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
-        raise cause or error
+        if cause is None:
+            raise
+        raise cause from None
 
 
 class Fit(LightningCLI):
@@ -172,7 +174,7 @@ class Fit(LightningCLI):
             sys.exit(130)
         if self.trainer.interrupted:
             kept = Path(run) / "checkpoints" / "last.ckpt"
-            ending = f"go on from {kept} with the same command and --ckpt_path last" if kept.exists() else "nothing kept"
+            ending = "go on with the same command and --ckpt_path last" if kept.exists() else "nothing was kept"
             print(f"interrupted; {ending}", file=sys.stderr)
             sys.exit(130)
         if self.trainer.is_global_zero:
