@@ -42,7 +42,7 @@ Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
   --run FOLDER              where its results go (default: runs/RECIPE)
   --KEY VALUE               any key of the recipe, by its path:
                               --trainer.max_steps 100   --data.batch_size 32
-                              --model.encoder.depth 6   --data.train 'shards/*.tar'
+                              --model.encoder.depth 6   --data.train 'tars/*'
   --ckpt_path last          go on with an interrupted run, from its checkpoint
   --print_config            the recipe with all defaults, and stop
   --model.help CLASS        the keys of a class, by its full name, such as
@@ -105,6 +105,7 @@ class Fit(LightningCLI):
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")  # inside Lightning
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # data.val is null
         for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
             logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
         with plain_errors():
