@@ -42,7 +42,7 @@ Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
   --run FOLDER              where its results go (default: runs/RECIPE)
   --KEY VALUE               any key of the recipe, by its path:
                               --trainer.max_steps 100   --data.batch_size 32
-                              --model.encoder.depth 6   --data.train 'shards/*.tar'
+                              --model.encoder.depth 6   --data.train 'tars/*'
   --ckpt_path last          go on with an interrupted run, from its checkpoint
   --print_config            the recipe with all defaults, and stop
   --model.help CLASS        the keys of a class, by its full name, such as
@@ -93,7 +93,9 @@ def plain_errors(run: str = "the run") -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
-        raise cause or error
+        if cause is None:
+            raise
+        raise cause from None
 
 
 class Fit(LightningCLI):
@@ -103,6 +105,7 @@ class Fit(LightningCLI):
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")  # inside Lightning
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # data.val is null
         for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
             logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
         with plain_errors():
@@ -172,7 +175,7 @@ class Fit(LightningCLI):
             sys.exit(130)
         if self.trainer.interrupted:
             kept = Path(run) / "checkpoints" / "last.ckpt"
-            ending = f"go on from {kept} with the same command and --ckpt_path last" if kept.exists() else "nothing kept"
+            ending = "go on with the same command and --ckpt_path last" if kept.exists() else "nothing was kept"
             print(f"interrupted; {ending}", file=sys.stderr)
             sys.exit(130)
         if self.trainer.is_global_zero:

@@ -1,5 +1,6 @@
 """Refused recipes and runs: one line each, with the path of the key, and nothing left behind."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_without_a_gap(workers, de
     )
     while not (run / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.1)
-    subprocess.run(["kill", f"-{signal.SIGINT.value}", f"-{process.pid}"], check=True)  # to the workers as well
+    os.killpg(process.pid, signal.SIGINT)  # to the workers as well
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in err
     assert "--ckpt_path last" in err.splitlines()[-1]

@@ -54,7 +54,7 @@ def test_full_disk_keeps_the_one_before(trainer, tmp_path):
     last.on_train_start(trainer, None)
     steps(last, trainer, 1)
     trainer.full = True
-    with pytest.raises(UserError, match="No space left.*untouched"):
+    with pytest.raises(UserError, match=r"No space left.*untouched"):
         steps(last, trainer, 1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
     assert (tmp_path / "checkpoints" / "last.ckpt").read_text() == "step 1"
