@@ -1,5 +1,6 @@
 """Shards to batches: a DataLoader that knows where it is."""
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 
@@ -76,6 +77,7 @@ def _unchanged(batch: Batch) -> Batch:
 def _begin(inbox: int, worker: int) -> None:
     """Makes a worker ready. Workers are the parallelism; more threads in each would fight over the same cores."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that asked for data decides
     get_worker_info().dataset.outbox = Outbox(inbox, worker)
 
 
