@@ -28,7 +28,7 @@ class Bar(ProgressBar):
         self.enabled = False
 
     def on_train_start(self, trainer, module) -> None:
-        self.total = module._total_steps()
+        self.total = module.total_steps()
         self.last_step_at = self.last_line_at = time.monotonic()
         if not self.enabled:
             return

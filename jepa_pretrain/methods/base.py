@@ -53,9 +53,10 @@ class Method(lightning.LightningModule):
     @property
     def progress(self) -> float:
         """Share of the optimiser steps already taken, in [0, 1]."""
-        return min(self.global_step / self._total_steps(), 1.0)
+        return min(self.global_step / self.total_steps(), 1.0)
 
-    def _total_steps(self) -> int:
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run, which is where schedules end."""
         steps = self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise UserError("schedules need an end: set trainer.max_steps or trainer.max_epochs")
@@ -113,7 +114,7 @@ class Method(lightning.LightningModule):
             "method": type(self).__name__,
             "run": Path(self.trainer.default_root_dir).name,
             "step": self.global_step,
-            "steps": self._total_steps(),
+            "steps": self.total_steps(),
             "git": git_revision(),
             "data": data,
             "metrics": metrics,
