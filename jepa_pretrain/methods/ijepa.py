@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Grid, Output, UserError
 from jepa_pretrain.ema import EMA
 from jepa_pretrain.methods.base import Method
@@ -72,7 +73,7 @@ class IJEPA(Method):
             losses.append(self.loss(predicted.float(), gather_tokens(target, masks.targets)))
             regularities.append(self._regularity(context))
         loss = torch.stack(losses).mean()
-        terms = {"prediction": loss.detach(), "target_std": pool(target).std(dim=0).mean()}
+        terms = {"prediction": loss.detach(), "target_std": distributed.gather(pool(target)).std(dim=0).mean()}
         if self.regularizer is not None:
             regularity = torch.stack(regularities).mean()
             terms["regularizer"] = regularity.detach()
