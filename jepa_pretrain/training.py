@@ -12,7 +12,9 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from lightning import LightningDataModule, Trainer
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from jepa_pretrain.callbacks.checkpoint import Last, Stopped
@@ -24,6 +26,7 @@ from jepa_pretrain.callbacks.record import CSV
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.recipe import brief
+from jepa_pretrain.strategies import PATIENCE, JointBatchNorm
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data side splits by itself
@@ -155,12 +158,20 @@ class Fit(LightningCLI):
         config.ckpt_path = _start(folder, config.ckpt_path)
         if config.trainer.max_steps == 0:
             raise UserError("nothing to train: trainer.max_steps is 0")
+        asked = str(config.trainer.strategy).split("_")[0]
+        if asked in ("fsdp", "deepspeed"):
+            raise UserError(f"trainer.strategy {asked} is not supported: split the weights with fsdp2")
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
+        wanted = self.config_init[self.subcommand].trainer
+        if wanted.sync_batchnorm:
+            wanted.plugins = [*(wanted.plugins or []), JointBatchNorm()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:  # what Lightning's constructor says of its arguments
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout == default_pg_timeout:
+            trainer.strategy._timeout = PATIENCE  # a recipe can give its own; a rank that died is noticed at once
         trainer.callbacks.append(Export())
         trainer.loggers = [CSV(trainer.default_root_dir), *trainer.loggers]
         return trainer

@@ -95,7 +95,7 @@ class OnlineKNN(lightning.Callback):
     """Weighted k-NN against the latest training features; logs `probe/knn_top1` at every validation.
 
     Args:
-        bank: number of training features kept, of all ranks together; under augmentation, so a lower bound of the real figure.
+        bank: training features kept, of all ranks together; under augmentation, so a lower bound of the real figure.
         k: neighbours that vote.
         temperature: of the vote's weights.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Output, UserError
-from jepa_pretrain.methods.sharding import shard
+from jepa_pretrain.methods.sharding import plain_class, shard
 from jepa_pretrain.models.vit import use_plain_attention
 from jepa_pretrain.ops import pool
 from jepa_pretrain.optim import OptimizerRecipe
@@ -99,7 +99,7 @@ class Method(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["export"] = {
             "prefix": self.export_name + ".",
-            "config": {"class": type(self.exported).__name__, "args": self.exported.config},
+            "config": {"class": plain_class(self.exported).__name__, "args": self.exported.config},
             "provenance": self.provenance(),
         }
 

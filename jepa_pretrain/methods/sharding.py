@@ -2,9 +2,10 @@
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from jepa_pretrain.ema import EMA
 
@@ -34,3 +35,15 @@ def shard(method: nn.Module, mesh: DeviceMesh) -> None:
             for block in stack:
                 fully_shard(block, mesh=data_parallel)
         fully_shard(part, mesh=data_parallel)
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """The class a module was made from; torch derives another one when it splits the module."""
+    return next(c for c in type(module).__mro__ if not issubclass(c, FSDPModule))
+
+
+@torch.no_grad()
+def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module with nothing split, on every rank; all ranks must ask together."""
+    state = module.state_dict()
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
