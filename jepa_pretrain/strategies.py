@@ -2,23 +2,23 @@
 
 from datetime import timedelta
 
+import lightning
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import nn
 
-from jepa_pretrain.models.batchnorm import separate, synchronise
+from jepa_pretrain.models.batchnorm import synchronise
 
 PATIENCE = timedelta(minutes=10)  # how long a rank waits for another before the run ends; Lightning's is 30 minutes
 
 
-class JointBatchNorm(TorchSyncBatchNorm):
+class SyncBatchNorm(TorchSyncBatchNorm):
     """`trainer.sync_batchnorm: true`, which works on CPUs as well and keeps timm's activations."""
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        return synchronise(model)
+    def apply(self, model: lightning.LightningModule) -> lightning.LightningModule:
+        return synchronise(model, model.trainer.strategy.root_device.type)
 
-    def revert(self, model: nn.Module) -> nn.Module:
-        return separate(model)
+    def revert(self, model: lightning.LightningModule) -> lightning.LightningModule:
+        return model  # one process or evaluation: they do what plain ones do
 
 
 class FSDP2(ModelParallelStrategy):

@@ -26,7 +26,7 @@ from jepa_pretrain.callbacks.record import CSV
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.recipe import brief
-from jepa_pretrain.strategies import PATIENCE, JointBatchNorm
+from jepa_pretrain.strategies import PATIENCE, SyncBatchNorm
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data side splits by itself
@@ -108,9 +108,10 @@ class Fit(LightningCLI):
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")  # inside Lightning
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")  # which nobody changes in place
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # data.val is null
-        for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
+        for chatty in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+            logging.getLogger(f"lightning.{chatty}").setLevel(logging.WARNING)  # tips, "Seed set to 0", "GLOBAL_RANK"
         with plain_errors():
             super().__init__(
                 Method,
@@ -165,7 +166,7 @@ class Fit(LightningCLI):
     def instantiate_trainer(self, **kwargs) -> Trainer:
         wanted = self.config_init[self.subcommand].trainer
         if wanted.sync_batchnorm:
-            wanted.plugins = [*(wanted.plugins or []), JointBatchNorm()]
+            wanted.plugins = [*(wanted.plugins or []), SyncBatchNorm()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:  # what Lightning's constructor says of its arguments

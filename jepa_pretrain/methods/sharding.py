@@ -34,7 +34,8 @@ def shard(method: nn.Module, mesh: DeviceMesh) -> None:
         for stack in [m for m in part.modules() if isinstance(m, nn.ModuleList)]:
             for block in stack:
                 fully_shard(block, mesh=data_parallel)
-        fully_shard(part, mesh=data_parallel)
+        # give the weights back after every forward: a target and a validation have no backward that would
+        fully_shard(part, mesh=data_parallel, reshard_after_forward=True)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
