@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor
 
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
+from jepa_pretrain.contracts import Grid, Masker, Masks
 from jepa_pretrain.data.shards import Shards
 from jepa_pretrain.data.views import Augment, RandomCrop
 from jepa_pretrain.masking import MultiBlock
@@ -41,9 +42,17 @@ def method(kind: str) -> IJEPA | JointEmbedding:
     )  # fmt: skip
 
 
+class SameMasks(Masker):
+    """The same masks for every picture, however many are read together."""
+
+    def __call__(self, batch_size: int, grid: Grid, rng: torch.Generator) -> Masks:
+        drawn = MultiBlock()(1, grid, torch.Generator().manual_seed(0))
+        return Masks(*(part.expand(batch_size, *part.shape[1:]).clone() for part in drawn))
+
+
 def shards(folder: str, kind: str, batch_size: int, grid) -> Shards:
     views = [Augment(32), Augment(32, solarize=0.2)] if kind == "vicreg" else [RandomCrop(32, (0.3, 1.0))]
-    masker = None if kind == "vicreg" else MultiBlock()
+    masker = {"vicreg": None, "same masks": SameMasks()}.get(kind, MultiBlock())
     train, val = f"{folder}/train-*.tar", f"{folder}/val-*.tar"
     return Shards(train, views, val, masker=masker, grid=grid, batch_size=batch_size, workers=0)
 
@@ -84,15 +93,15 @@ class Recorder(lightning.Callback):
 
 def fit(
     rank: int, world: int, folder: str, kind: str, strategy: str = "ddp", accumulate: int = 1, steps: int = 3,
-    precision: str = "64-true", stop: int | None = None, keep: str | None = None, resume: str | None = None,
+    stop: int | None = None, keep: str | None = None, resume: str | None = None,
     clip: float | None = None,
 ) -> dict:  # fmt: skip
     """Train `steps` steps of one global batch size, however many ranks share it, and tell all about it."""
-    module = method(kind)
+    module = method(kind).double()  # the trainer's own double precision does not go with FSDP2
     data = shards(folder, kind, GLOBAL_BATCH // world // accumulate, module.grid)
     recorder, watchers = Recorder(), [OnlineProbe(), OnlineKNN(bank=48, k=5), Collapse(every=1, samples=48)]
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=world, strategy=_strategy(strategy, world), precision=precision, max_steps=steps,
+        accelerator="cpu", devices=world, strategy=_strategy(strategy, world), max_steps=steps,
         accumulate_grad_batches=accumulate, plugins=[SyncBatchNorm()] if world > 1 else [], logger=False,
         callbacks=[*watchers, recorder], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0, gradient_clip_val=clip,
@@ -102,6 +111,7 @@ def fit(
         trainer.callbacks.append(_StopAt(stop, keep))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False if resume else None)
     return {
+        "split": all(isinstance(p, DTensor) for p in module.parameters()),
         "weights": {name: whole(value) for name, value in module.state_dict().items()},
         "gradients": recorder.gradients, "logged": recorder.logged, "read": recorder.read, "step": trainer.global_step,
         "validated": recorder.validated, "followed": recorder.followed,

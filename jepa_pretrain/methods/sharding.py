@@ -28,7 +28,7 @@ def shard(method: nn.Module, mesh: DeviceMesh) -> None:
         part = child.module if isinstance(child, EMA) else child
         if not any(True for _ in part.parameters()):
             continue
-        part.to(device)
+        part.to(device, memory_format=torch.contiguous_format)  # FSDP2 knows no other
         for tensor in (*part.parameters(), *part.buffers()):
             dist.broadcast(tensor, 0)
         for stack in [m for m in part.modules() if isinstance(m, nn.ModuleList)]:

@@ -55,3 +55,39 @@ def test_ranks_do_what_one_process_does(kind, world, alone, demo_shards, tmp_pat
     assert len(set(one["read"])) == 96
     validated = [key for got in ranks for key in got["validated"]]
     assert len(set(validated)) == 40 and sorted(validated) == sorted(one["validated"])
+
+
+def test_two_batches_in_turn_are_one_step_of_the_joined_batch(alone, demo_shards, tmp_path):
+    """I-JEPA alone has no statistics over samples; masks are drawn per batch that is read, so here they are fixed."""
+    one, turns = alone("same masks"), alone("same masks", accumulate=2)
+    ranks = together(str(tmp_path), fit, 2, str(demo_shards), "same masks", {})
+    assert_same_run([turns, *ranks], one, **TIGHT)
+    ranks_in_turn = together(str(tmp_path), fit, 2, str(demo_shards), "same masks", {"accumulate": 2})
+    assert_same_run(ranks_in_turn, one, **TIGHT)
+    for got in (one, turns, *ranks, *ranks_in_turn):  # the target follows once a step, with that step's momentum
+        assert got["followed"] == [(0, 0.0), (1, 1 / 3), (2, 2 / 3)]
+
+
+@pytest.mark.parametrize("kind", ["ijepa", "vicreg"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_ranks_that_stop_and_go_on_end_where_one_process_does(strategy, kind, alone, demo_shards, tmp_path):
+    """After step 2 of 3; every rank holds the right probe, bank and latest features again."""
+    one, kept = alone(kind), str(tmp_path / "kept.ckpt")
+    together(str(tmp_path), fit, 2, str(demo_shards), kind, {"strategy": strategy, "stop": 2, "keep": kept})
+    ranks = together(str(tmp_path), fit, 2, str(demo_shards), kind, {"strategy": strategy, "resume": kept})
+    for got in ranks:
+        assert_same(got["weights"], one["weights"], **TIGHT)
+        assert got["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
+        probe, knn, collapse = got["watchers"]
+        assert_same(probe["head"], one["watchers"][0]["head"], rtol=1e-4, atol=1e-5)
+        for mine, theirs in zip(knn["bank"], one["watchers"][1]["bank"], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(collapse["latest"], one["watchers"][2]["latest"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fsdp2_trains_what_one_process_does(kind, alone, demo_shards, tmp_path):
+    options = {"strategy": "fsdp2", "clip": 0.3}  # a bound that is met: norms are those of the whole gradient
+    ranks = together(str(tmp_path), fit, 2, str(demo_shards), kind, options)
+    assert_same_run(ranks, alone(kind, clip=0.3), **TIGHT)
+    assert all(got["split"] for got in ranks)
