@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Steps, permutation, seed_of
+from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Steps, permutation
+from jepa_pretrain.seeds import seed_of
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(sum)
 
@@ -119,6 +120,8 @@ def test_another_batch_size_in_the_midst_of_an_epoch_reads_the_rest_once(sizes, 
     first, second = Shuffled(sizes, before), Shuffled(sizes, after)
     done = list(Steps(first.draws))[: len(first.draws) * share // 100]
     rest = list(Steps(second.draws, start=len(done) * before))
-    read = [place for order, draws in ((first, done), (second, rest)) for d in draws for place in order.slots(d).position]
+    read = [
+        place for order, draws in ((first, done), (second, rest)) for d in draws for place in order.slots(d).position
+    ]
     assert read == list(range(len(read))), "without gap or repetition"
     assert len(read) > sum(sizes) - max(before, after)
