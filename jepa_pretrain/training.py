@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from jepa_pretrain.callbacks.checkpoint import Checkpoints, is_whole, newest
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
+from jepa_pretrain.callbacks.peers import Peers
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.progress import Bar
 from jepa_pretrain.callbacks.record import CSV
@@ -189,7 +190,8 @@ class Fit(LightningCLI):
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout == default_pg_timeout:
             trainer.strategy._timeout = PATIENCE  # a recipe can give its own; a rank that died is noticed at once
-        trainer.callbacks.append(Export())
+        self.peers = Peers()
+        trainer.callbacks += [Export(), self.peers]
         trainer.loggers = [CSV(trainer.default_root_dir), *trainer.loggers]
         return trainer
 
@@ -202,6 +204,10 @@ class Fit(LightningCLI):
             if self.trainer.is_global_zero:
                 print(f"{stopped}; go on with the same command and --ckpt_path last", file=sys.stderr)
             sys.exit(stopped.code)
+        except (RuntimeError, UserError) as error:
+            if self.peers.has_said(error):
+                sys.exit(1)
+            raise
         if self.trainer.interrupted:
             kept = Path(run) / "checkpoints" / "last.ckpt"
             ending = "go on with the same command and --ckpt_path last" if kept.exists() else "nothing was kept"
