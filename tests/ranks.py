@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import socket
-import sys
+import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,39 +30,45 @@ def torchrun_environment(rank: int, world: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in names.items()}
 
 
-def _main(function: Callable, rank: int, world: int, port: int, args: tuple, pipe) -> None:
+def start(function: Callable, world: int, *args: Any) -> list[multiprocessing.Process]:
+    """`function(rank, world, *args)` in as many processes, which find each other as torchrun's do."""
+    port = free_port()
+    processes = [SERVER.Process(target=_main, args=(function, rank, world, port, args)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _main(function: Callable, rank: int, world: int, port: int, args: tuple) -> None:
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in any run
     if world > 1:
         os.environ.update(torchrun_environment(rank, world, port))
+    function(rank, world, *args)
+
+
+def end(processes: list[multiprocessing.Process], patience: float = PATIENCE) -> list[int | None]:
+    """Exit codes, minus the signal's number where one ended it; None for those that had to be killed in the end."""
+    last = time.monotonic() + patience
+    for process in processes:
+        process.join(max(last - time.monotonic(), 0.0))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+def _keep(rank: int, world: int, function: Callable, folder: str, args: tuple) -> None:
     try:
-        result = function(rank, world, *args)
+        torch.save(function(rank, world, *args), f"{folder}/rank{rank}.pt")
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
-        pipe.send((False, traceback.format_exc()))
+        Path(f"{folder}/rank{rank}.txt").write_text(traceback.format_exc())
         raise
-    file = pipe.recv()
-    torch.save(result, file)
-    pipe.send((True, None))
 
 
 def together(folder: str, function: Callable, world: int, *args: Any) -> list[Any]:
     """What `function(rank, world, *args)` returns, for each rank."""
-    port, started = free_port(), []
-    for rank in range(world):
-        here, there = SERVER.Pipe()
-        process = SERVER.Process(target=_main, args=(function, rank, world, port, args, there), daemon=False)
-        process.start()
-        there.close()
-        here.send(f"{folder}/rank{rank}.pt")
-        started.append((process, here))
-    try:
-        answers = [pipe.recv() if pipe.poll(PATIENCE) else (False, "no answer") for _, pipe in started]
-    except EOFError:
-        answers = [(False, "a rank ended without an answer")]
-    finally:
-        for process, _ in started:
-            process.join(1)
-            process.kill()
-    failed = [words for fine, words in answers if not fine]
-    assert not failed, failed[0]
+    codes = end(start(_keep, world, function, folder, args))
+    words = [path.read_text() for path in sorted(Path(folder).glob("rank*.txt"))]
+    assert codes == [0] * world, f"{codes}\n" + "\n".join(words)
     return [torch.load(f"{folder}/rank{rank}.pt", weights_only=False) for rank in range(world)]
