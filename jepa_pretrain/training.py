@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from jepa_pretrain.callbacks.checkpoint import Last, Stopped
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
+from jepa_pretrain.callbacks.guard import Guard
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.progress import Bar
 from jepa_pretrain.callbacks.record import CSV
@@ -138,6 +139,7 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(OnlineProbe, "probe")
         parser.add_lightning_class_args(OnlineKNN, "knn")
         parser.add_lightning_class_args(Collapse, "collapse")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(Bar, "bar")
         parser.add_lightning_class_args(Last, "checkpoint")
 

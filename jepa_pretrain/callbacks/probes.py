@@ -15,9 +15,10 @@ from jepa_pretrain.evals.vote import weighted_vote
 
 
 def _labelled(outputs: dict, batch) -> tuple[Tensor, Tensor]:
-    """Features and labels of the samples that have a label."""
-    known = batch.label >= 0
-    return outputs["features"].float()[known], batch.label[known]
+    """Features and labels of the samples that have a label, without features that are not finite."""
+    features = outputs["features"].float()
+    known = (batch.label >= 0) & features.isfinite().all(dim=1)
+    return features[known], batch.label[known]
 
 
 class OnlineProbe(lightning.Callback):
