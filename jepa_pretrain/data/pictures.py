@@ -12,7 +12,7 @@ from jepa_pretrain.data.samples import Sample, Samples
 from jepa_pretrain.data.stack import Stack, plain_memory
 from jepa_pretrain.data.views import View
 
-MASKS = -1  # stands where a sample's position stands, in the seed of a step's masks
+MASKS = -1  # sets the seed of a batch's masks apart from that of its first sample
 TOGETHER = 8  # pictures that are decoded, viewed and copied in turn: enough to amortise, few enough for the cache
 
 
@@ -46,7 +46,7 @@ class Pictures(Dataset[Batch]):
         self.outbox: Outbox | None = None  # given to a worker
 
     def __len__(self) -> int:
-        return self.order.steps
+        return len(self.order.draws)
 
     def __getitem__(self, draw: Draw) -> Batch | Parcel:
         state = torch.get_rng_state()
@@ -112,6 +112,6 @@ class Pictures(Dataset[Batch]):
         """Masks are drawn for the global batch, since their sizes agree over it; this rank keeps its rows."""
         if self.masker is None:
             return []
-        rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.step, MASKS))
+        rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.first, MASKS))
         drawn = self.masker(count, self.grid, rng)
         return [Masks(*(part[mine.start : mine.stop].clone() for part in drawn))]
