@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from jepa_pretrain.contracts import Batch, Grid, UserError
+from jepa_pretrain.data.order import Draw
 from jepa_pretrain.data.shards import Shards
 
 
@@ -33,18 +34,18 @@ def replay(fault: str | Path, rank: int = 0) -> list[Batch]:
     fault = Path(fault)
     try:
         found = json.loads(fault.read_text())
-        epoch, grid, told, ranks = found["epoch"], Grid(*found["grid"]), found["data"], found["ranks"]
+        grid, digest, ranks = Grid(*found["grid"]), found["data"]["digest"], found["ranks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{fault} is no fault file of a run ({error!r})") from None
     if not 0 <= rank < len(ranks):
         raise UserError(f"rank {rank} is not one of the {len(ranks)} of {fault}")
     data = _data(fault.absolute().parent.parent / "config.yaml")
-    data.grid = grid
-    if data.provenance()["digest"] != told["digest"]:
+    data.grid, data.batch_size = grid, len(ranks[rank][0]["keys"])
+    if data.index().digest != digest:
         raise UserError(f"the shards are not those that {fault} was written with: their digests differ")
-    batches = [data.batch(epoch, number, rank, len(ranks)) for number in ranks[rank]["batches"]]
-    if [batch.key for batch in batches] != ranks[rank]["keys"]:
-        raise UserError(f"the recipe beside {fault} gives other samples: it was changed, or the number of ranks was")
+    batches = [data.batch(Draw(one["epoch"], one["first"]), rank, len(ranks)) for one in ranks[rank]]
+    if [batch.key for batch in batches] != [one["keys"] for one in ranks[rank]]:
+        raise UserError(f"the recipe beside {fault} gives other samples: its data section was changed since")
     return batches
 
 

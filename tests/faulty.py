@@ -43,8 +43,8 @@ class Faulty(nn.Module):
     """VICReg's loss, spoilt in the calls from `first` on.
 
     Args:
-        fault: `loss`: the loss is NaN; `gradient`: infinite, while the loss is finite; `root`: the slope of a root at 0
-            makes it NaN; `jump`: a hundred times too large.
+        fault: `loss`: the loss is NaN, its gradient is not; `gradient`: infinite, while the loss is finite; `root`: the
+            slope of a root at 0 makes it NaN; `jump`: the loss is a hundred times too large.
         first: the first call that is spoilt, from 0; a call is a micro-batch.
         count: how many are.
         rank: the one rank where it happens; on all without it.
@@ -56,15 +56,16 @@ class Faulty(nn.Module):
         self.spoilt = range(first, first + count)
 
     def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        now = self.calls in self.spoilt and self.rank in (None, torch.distributed.get_rank() if self.rank else 0)
+        here = self.rank is None or self.rank == torch.distributed.get_rank()
+        now = here and self.calls in self.spoilt
         self.calls += 1
         if now and self.fault == "gradient":
             views = [Explode.apply(z) for z in views]
         loss, terms = self.objective(views)
         if now and self.fault == "loss":
-            loss = loss * torch.nan
+            loss = loss + torch.nan
         if now and self.fault == "root":
-            loss = loss + (views[0] * 0).sum().square().sqrt()
+            loss = loss + (views[0] * 0).sum().abs().sqrt() * 0
         if now and self.fault == "jump":
             loss = loss * 100
         return loss, terms

@@ -48,8 +48,7 @@ class Guard(lightning.Callback):
     def _clear(self) -> None:
         """Forget the optimiser step that has ended."""
         self.losses: list[Tensor] = []  # of each micro-batch of the running step, ()
-        self.numbers: list[int] = []  # places in the epoch of these batches
-        self.keys: list[list[str]] = []  # their samples
+        self.batches: list[dict] = []  # where in the data each came from
 
     def on_train_start(self, trainer, module) -> None:
         drop_alarms(trainer.default_root_dir, trainer.global_step)
@@ -57,10 +56,10 @@ class Guard(lightning.Callback):
         self._clear()
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        if not self.numbers:  # the first micro-batch of an optimiser step
+        if not self.batches:  # the first micro-batch of an optimiser step
             torch._foreach_copy_(self.buffers, list(module.buffers()))
-        self.numbers.append(batch_idx)
-        self.keys.append(batch.key)
+        epoch, first = trainer.train_dataloader.latest
+        self.batches.append({"epoch": epoch, "first": first, "keys": batch.key})
 
     def on_before_backward(self, trainer, module, loss: Tensor) -> None:
         share = trainer.accumulate_grad_batches  # Lightning has divided by it
@@ -95,19 +94,19 @@ class Guard(lightning.Callback):
             raise UserError(
                 f"{len(self.recent)} of the latest {RECENT} steps had a loss or gradient that is not finite and were "
                 f"skipped, more than guard.max_skipped = {self.max_skipped} allows; the latest: {path}. To see which "
-                "operation does it: --ckpt_path last --trainer.detect_anomaly true. Usual cures: a lower learning rate, "
-                "a longer warm-up, --trainer.gradient_clip_val 1, --trainer.precision 32-true"
+                "operation does it: --ckpt_path last --trainer.detect_anomaly true. Usual cures: a lower learning "
+                "rate, a longer warm-up, --trainer.gradient_clip_val 1, --trainer.precision 32-true"
             )
 
     def _write(self, trainer, module, loss: float, norm: float) -> Path:
-        """What is needed to make the step's batches again, on one page."""
-        mine = {"loss": [plain(float(one)) for one in self.losses], "batches": self.numbers, "keys": self.keys}
+        """What is needed to make the step's batches again: of each rank, those of all its micro-batches."""
+        found = zip(self.losses, self.batches, strict=True)
+        mine = [{"loss": plain(float(loss)), **batch} for loss, batch in found]
         ranks = distributed.gather_objects(mine)
         path = Path(trainer.default_root_dir) / "faults" / f"step-{trainer.global_step:08d}.json"
         if trainer.is_global_zero:
             fault = {
                 "step": trainer.global_step,
-                "epoch": trainer.current_epoch,
                 "loss": plain(loss),
                 "gradient_norm": plain(norm),
                 "grid": list(module.grid),

@@ -83,16 +83,15 @@ class Shards(LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         return Loader(self._pictures(*self._place()), self.workers, epoch, pin=torch.cuda.is_available())
 
-    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Batch:
+    def batch(self, draw: Draw, rank: int = 0, world: int = 1) -> Batch:
         """One training batch, made again: the same pictures, augmentations and masks as in a run.
 
         Args:
-            epoch: Pass over the data.
-            step: The batch's place in it.
+            draw: Which one.
             rank: Whose part of the global batch.
             world: Number of ranks.
         """
-        return self._pictures(rank, world)[Draw(epoch, step)]
+        return self._pictures(rank, world)[draw]
 
     def _pictures(self, rank: int, world: int) -> Pictures:
         index = self.index()

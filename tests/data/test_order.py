@@ -119,6 +119,8 @@ def test_another_batch_size_in_the_midst_of_an_epoch_reads_the_rest_once(sizes, 
     first, second = Shuffled(sizes, before), Shuffled(sizes, after)
     done = list(Steps(first.draws))[: len(first.draws) * share // 100]
     rest = list(Steps(second.draws, start=len(done) * before))
-    read = [place for order, draws in ((first, done), (second, rest)) for d in draws for place in order.slots(d).position]
+    read = [
+        place for order, draws in ((first, done), (second, rest)) for d in draws for place in order.slots(d).position
+    ]
     assert read == list(range(len(read))), "without gap or repetition"
     assert len(read) > sum(sizes) - max(before, after)
