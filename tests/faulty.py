@@ -1,6 +1,7 @@
 """Runs that go wrong on demand: small methods, and faults that strike at given steps."""
 
 from functools import partial
+from typing import ClassVar
 
 import lightning
 import torch
@@ -12,6 +13,7 @@ from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.guard import Guard
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.record import CSV
+from jepa_pretrain.contracts import Batch
 from jepa_pretrain.data.shards import Shards
 from jepa_pretrain.data.views import RandomCrop
 from jepa_pretrain.masking import MultiBlock
@@ -72,13 +74,17 @@ class Faulty(nn.Module):
 
 
 class Pixels(lightning.Callback):
-    """Puts a NaN into a pixel of each view at given steps."""
+    """Puts a NaN into a pixel of each view at one step, and keeps the batches as they were before."""
 
-    def __init__(self, *steps: int, rank: int = 0) -> None:
-        self.steps, self.rank = steps, rank
+    kept: ClassVar[list[Batch]] = []
+
+    def __init__(self, step: int, rank: int = 0) -> None:
+        self.step, self.rank = step, rank
+        Pixels.kept.clear()
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        if trainer.global_step in self.steps and trainer.global_rank == self.rank:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            Pixels.kept.append(batch._replace(views=[view.clone() for view in batch.views]))
             for number, view in enumerate(batch.views):
                 batch.views[number] = view.float() / 255
                 batch.views[number][0, 0, 0, 0, 0] = torch.nan
