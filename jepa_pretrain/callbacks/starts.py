@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import lightning
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from jepa_pretrain import distributed
 from jepa_pretrain.callbacks import machine
@@ -19,8 +18,7 @@ from jepa_pretrain.methods.base import git_revision
 class Starts(lightning.Callback):
     """Appends an entry to `RUN/record.json` when training starts: code, packages, data, seed, machine, command.
 
-    A run that is continued keeps the entries before. Where its shards are not those of the last start, it says so,
-    since the order of the samples is then another.
+    A run that is continued keeps the entries before.
     """
 
     def on_train_start(self, trainer, module) -> None:
@@ -30,11 +28,6 @@ class Starts(lightning.Callback):
         path = Path(trainer.default_root_dir) / "record.json"
         starts = _read(path)
         entry = _entry(trainer) | {"hosts": list(dict.fromkeys(hosts))}
-        if starts and trainer.global_step and starts[-1]["data"]["digest"] != entry["data"]["digest"]:
-            rank_zero_warn(
-                "the training shards have changed since this run's last start (another digest): what it has seen of "
-                "this epoch is not what it will skip; start a new run if that matters"
-            )
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps({"starts": [*starts, entry]}, indent=1) + "\n")

@@ -1,20 +1,19 @@
 """Which sample is read when: a pure function of (seed, epoch, position), independent of ranks and workers.
 
 Training: the shards are permuted, taken in windows of a few shards, and the samples of a window are permuted, so that
-one window's tars are open at a time and no list of all samples ever exists. A global batch takes the `batch_size * world`
-positions from its first one on; a rank takes its slice. Evaluation: the shards in order.
+one window's tars are open at a time and no list of all samples ever exists. A global batch takes the
+`batch_size * world` positions from its first one on; a rank takes its slice. Evaluation: the shards in order.
 """
 
-import struct
 from collections.abc import Iterator
 from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DistributedSampler
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.seeds import seed_of
 
 
 class Draw(NamedTuple):
@@ -30,16 +29,6 @@ class Slots(NamedTuple):
     position: np.ndarray  # (S,) place in the epoch's global order
     shard: np.ndarray  # (S,) shard number
     sample: np.ndarray  # (S,) sample number inside its shard
-
-
-def seed_of(*parts: int) -> int:
-    """A 63-bit seed from whole numbers; neighbouring inputs give unrelated seeds.
-
-    Args:
-        parts: Whole numbers in the range of int64, such as seed, epoch and position.
-    """
-    digest = blake2b(struct.pack(f"<{len(parts)}q", *parts), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def permutation(count: int, *parts: int) -> np.ndarray:

@@ -6,11 +6,12 @@ from torch.utils.data import Dataset
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, Masks, UserError
 from jepa_pretrain.data.index import Index
-from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots, seed_of
+from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots
 from jepa_pretrain.data.parcel import Outbox, Parcel
 from jepa_pretrain.data.samples import Sample, Samples
 from jepa_pretrain.data.stack import Stack, plain_memory
 from jepa_pretrain.data.views import View
+from jepa_pretrain.seeds import seed_of
 
 MASKS = -1  # sets the seed of a batch's masks apart from that of its first sample
 TOGETHER = 8  # pictures that are decoded, viewed and copied in turn: enough to amortise, few enough for the cache

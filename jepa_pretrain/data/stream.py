@@ -14,12 +14,14 @@ from jepa_pretrain.data.parcel import Inbox, Outbox
 from jepa_pretrain.data.pictures import Pictures
 from jepa_pretrain.data.views import View
 
+GRACE = 60  # seconds that a worker goes on for after SIGTERM, while the training process ends its step and saves
+
 
 class Loader(DataLoader[Batch]):
     """A DataLoader of whole batches that knows where it is, and whose errors are one line.
 
-    `state_dict` tells the epoch and where in it the next batch begins; `load_state_dict` continues there without reading
-    what lies before.
+    `state_dict` tells the epoch and where in it the next batch begins; `load_state_dict` continues there without
+    reading what lies before.
 
     Args:
         pictures: Makes the batches.
@@ -85,7 +87,9 @@ def _unchanged(batch: Batch) -> Batch:
 def _begin(inbox: int, worker: int) -> None:
     """Makes a worker ready. Workers are the parallelism; more threads in each would fight over the same cores."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that asked for data decides
+    for number in (signal.SIGINT, signal.SIGUSR1):  # reach every process of a job; the one that asked for data decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))  # so does this one, but a stuck worker must end
     get_worker_info().dataset.outbox = Outbox(inbox, worker)
 
 

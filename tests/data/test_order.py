@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Steps, permutation, seed_of
+from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Steps, permutation
+from jepa_pretrain.seeds import seed_of
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(sum)
 
