@@ -3,6 +3,7 @@
 import json
 import math
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import lightning
@@ -57,7 +58,7 @@ class Guard(lightning.Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         if not self.batches:  # the first micro-batch of an optimiser step
-            torch._foreach_copy_(self.buffers, list(module.buffers()))
+            copy(self.buffers, module.buffers())
         epoch, first = trainer.train_dataloader.latest
         self.batches.append({"epoch": epoch, "first": first, "keys": batch.key})
 
@@ -79,7 +80,7 @@ class Guard(lightning.Callback):
 
     def _skip(self, trainer, module, loss: float, norm: float) -> None:
         module.zero_grad(set_to_none=True)  # optimisers leave parameters without a gradient alone
-        torch._foreach_copy_(list(module.buffers()), self.buffers)
+        copy(list(module.buffers()), self.buffers)
         if math.isfinite(loss) and _scaled(trainer) and trainer.precision_plugin.scaler.get_scale() >= 1:
             return
         step = trainer.global_step
@@ -88,7 +89,7 @@ class Guard(lightning.Callback):
         while self.recent[0] <= step - RECENT:
             self.recent.popleft()
         path = self._write(trainer, module, loss, norm)
-        words = f"loss {loss:.4g}, gradient norm {norm:.4g}: the step was skipped; its batches are named in {path}"
+        words = f"loss {loss:.4g}, gradient norm {norm:.4g}: the step was skipped; faults/{path.name} names its batches"
         raise_alarm(trainer.default_root_dir, step, "skipped", words, loss)
         if len(self.recent) > self.max_skipped:
             raise UserError(
@@ -133,6 +134,13 @@ class Guard(lightning.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         self.skipped, self.recent = state_dict["skipped"], deque(state_dict["recent"])
         self.course.load_state_dict(state_dict["course"])
+
+
+@torch.no_grad()
+def copy(to: list[Tensor], source: Iterable[Tensor]) -> None:
+    """Tensors into others of the same shapes."""
+    if to:
+        torch._foreach_copy_(to, list(source))
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:

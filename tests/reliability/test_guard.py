@@ -8,6 +8,7 @@ import lightning
 import pytest
 import torch
 from faulty import FOREVER, Faulty, Pixels, ijepa, shards, train, vicreg
+from lightning.pytorch.plugins import MixedPrecision
 
 from jepa_pretrain import optim
 from jepa_pretrain.callbacks.guard import Guard
@@ -128,3 +129,13 @@ def test_ordinary_numbers_are_left_alone(demo_shards, tmp_path):
         ends.append(method.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert not (tmp_path / "0" / "faults").exists() and not (tmp_path / "0" / "alarms.jsonl").exists()
+
+
+def test_the_search_for_a_loss_scale_is_not_counted(demo_shards, tmp_path):
+    """fp16: an infinite gradient under a finite loss says that the scale is too large; a loss of NaN is a fault."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-8)
+    plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    moved = Moved()
+    trainer = train(vicreg(Faulty("loss", 7)), shards(demo_shards), tmp_path, 10, moved, plugins=[plugin])
+    assert 0 < moved.steps[0] < 7 and moved.steps == [step for step in range(moved.steps[0], 10) if step != 7]
+    assert moved.finite and trainer.callback_metrics["train/skipped"] == 1
