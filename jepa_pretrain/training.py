@@ -1,7 +1,9 @@
 """From a recipe to a run: LightningCLI with what every run has (probes, monitors, checkpoints, record, export)."""
 
 import errno
+import itertools
 import logging
+import os
 import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
@@ -20,10 +22,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from jepa_pretrain.callbacks.checkpoint import Checkpoints, is_whole, newest
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
+from jepa_pretrain.callbacks.guard import Guard
 from jepa_pretrain.callbacks.peers import Peers
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.progress import Bar
 from jepa_pretrain.callbacks.record import CSV
+from jepa_pretrain.callbacks.starts import Starts
 from jepa_pretrain.callbacks.stopping import Stopped
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.methods.base import Method
@@ -74,12 +78,20 @@ class Parser(LightningArgumentParser):
 
 
 class Recipe(SaveConfigCallback):
-    """Writes the resolved recipe when training starts, so that a run that never started leaves nothing behind."""
+    """Writes the resolved recipe when training starts, so that a run that never started leaves nothing behind.
+
+    The checkpoint to continue from belongs to one start and stays out of it (`record.json` has it). A continued run
+    with another recipe keeps the one before as `config-1.yaml`, `config-2.yaml`, ...
+    """
 
     def setup(self, trainer, pl_module, stage: str) -> None:
         """Too early."""
 
     def on_train_start(self, trainer, pl_module) -> None:
+        self.config = self.config.clone()
+        self.config.ckpt_path = None
+        if trainer.is_global_zero:
+            _set_aside(Path(trainer.log_dir) / "config.yaml", self.parser.dump(self.config, skip_none=False))
         super().setup(trainer, pl_module, "fit")
 
 
@@ -159,6 +171,7 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(OnlineProbe, "probe")
         parser.add_lightning_class_args(OnlineKNN, "knn")
         parser.add_lightning_class_args(Collapse, "collapse")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(Bar, "bar")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
 
@@ -191,7 +204,7 @@ class Fit(LightningCLI):
         if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout == default_pg_timeout:
             trainer.strategy._timeout = PATIENCE  # a recipe can give its own; a rank that died is noticed at once
         self.peers = Peers()
-        trainer.callbacks += [Export(), self.peers]
+        trainer.callbacks += [Starts(), Export(), self.peers]
         trainer.loggers = [CSV(trainer.default_root_dir), *trainer.loggers]
         return trainer
 
@@ -215,6 +228,13 @@ class Fit(LightningCLI):
             sys.exit(130)
         if self.trainer.is_global_zero:
             print(f"done: {run}/export holds the encoder; jepa-pretrain report {run} draws the run")
+
+
+def _set_aside(path: Path, recipe: str) -> None:
+    """Keep a recipe that is about to be replaced by another one."""
+    if path.exists() and path.read_text() != recipe:
+        number = next(n for n in itertools.count(1) if not path.with_stem(f"config-{n}").exists())
+        os.rename(path, path.with_stem(f"config-{number}"))
 
 
 def _start(folder: Path, asked: str | None) -> str | None:

@@ -34,6 +34,14 @@ class Pictures(NamedTuple):
         return self.classes[label] if 0 <= label < len(self.classes) else (f"class {label}" if label >= 0 else "")
 
 
+class Alarm(NamedTuple):
+    """Something that went wrong in a run, in plain words."""
+
+    step: int
+    kind: str
+    message: str
+
+
 def recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe, empty where there is none.
 
@@ -123,6 +131,18 @@ def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
             damaged.append(f"{path.name} is no result of an evaluation ({error!r})")
     found.sort(key=lambda one: (one["protocol"] != "linear", one["protocol"], -one["top1"]))
     return found, damaged
+
+
+def alarms(run: Path) -> list[Alarm]:
+    """The alarms of a run in the order of their steps; lines that cannot be read are left out."""
+    path, found = run / "alarms.jsonl", []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            content = json.loads(line)
+            found.append(Alarm(int(content["step"]), str(content["kind"]), str(content["message"])))
+        except (ValueError, KeyError, TypeError):  # torn, as a killed process leaves its last line
+            continue
+    return sorted(found)
 
 
 def _arguments(spec: object) -> dict[str, Any]:
