@@ -1,4 +1,4 @@
-"""Reading what a stranger may have written: no more than so many bytes, plain data only, and text that is safe to print.
+"""Reading what a stranger may have written: so many bytes and no more, plain data only, text that is safe to print.
 
 The limits are far above what this package writes, and low enough that a reader's memory stays bounded.
 """
@@ -15,7 +15,7 @@ MIB = 1 << 20
 def printable(text: str) -> str:
     """The text with everything escaped that is not a letter, digit, sign or plain space.
 
-    Terminal control sequences, line breaks, text-direction marks and undecodable bytes come out as `\\x1b` and the like.
+    Terminal control sequences, line breaks, text-direction marks and undecodable bytes come out as `\\x1b` or alike.
 
     Args:
         text: Any text, such as the name of a file in an archive.
