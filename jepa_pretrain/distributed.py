@@ -6,6 +6,8 @@ ranks send back: each of the W ranks then carries W times its share, and the ave
 all functions are the identity.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -48,3 +50,18 @@ def total(x: Tensor) -> Tensor:
 def mean(x: Tensor) -> Tensor:
     """Average over ranks, without gradient."""
     return total(x) / world_size()
+
+
+@lru_cache(maxsize=1)
+def _hosts(world: object) -> "dist.ProcessGroup":
+    """A group over the processors, whatever the tensors' own is: asking there does not wait for an accelerator."""
+    return dist.new_group(backend="gloo")
+
+
+def largest(number: int) -> int:
+    """The largest of the ranks' numbers; all ranks have to ask."""
+    if world_size() == 1:
+        return number
+    box = torch.tensor(number)
+    dist.all_reduce(box, op=dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
+    return int(box)

@@ -4,23 +4,24 @@ import errno
 import logging
 import sys
 import warnings
-import zipfile
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from jepa_pretrain.callbacks.checkpoint import Last, Stopped
+from jepa_pretrain.callbacks.checkpoint import Checkpoints, is_whole, newest
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.progress import Bar
 from jepa_pretrain.callbacks.record import CSV
+from jepa_pretrain.callbacks.stopping import Stopped
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.recipe import brief
@@ -89,6 +90,15 @@ def plain_errors(run: str = "the run") -> Iterator[None]:
         if error.errno not in WRITING:
             raise
         raise UserError(f"cannot write {error.filename or run}: {error.strerror}") from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"the accelerator's memory is full: lower data.batch_size ({_first_line(error)})") from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a data worker died ({_first_line(error)}); where memory ran out, lower data.workers; "
+            "go on with --ckpt_path last"
+        ) from error
     except ValueError as error:  # jsonargparse wraps what a constructor raises
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
@@ -96,6 +106,10 @@ def plain_errors(run: str = "the run") -> Iterator[None]:
         if cause is None:
             raise
         raise cause from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(". ")
 
 
 class Fit(LightningCLI):
@@ -139,7 +153,7 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(OnlineKNN, "knn")
         parser.add_lightning_class_args(Collapse, "collapse")
         parser.add_lightning_class_args(Bar, "bar")
-        parser.add_lightning_class_args(Last, "checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         super().parse_arguments(parser, args)
@@ -171,8 +185,9 @@ class Fit(LightningCLI):
         try:
             self.trainer.fit(model, **kwargs)
         except Stopped as stopped:
-            print(f"{stopped}; go on with the same command and --ckpt_path last", file=sys.stderr)
-            sys.exit(130)
+            if self.trainer.is_global_zero:
+                print(f"{stopped}; go on with the same command and --ckpt_path last", file=sys.stderr)
+            sys.exit(stopped.code)
         if self.trainer.interrupted:
             kept = Path(run) / "checkpoints" / "last.ckpt"
             ending = "go on with the same command and --ckpt_path last" if kept.exists() else "nothing was kept"
@@ -184,27 +199,23 @@ class Fit(LightningCLI):
 
 def _start(folder: Path, asked: str | None) -> str | None:
     """The checkpoint to continue from; None to begin anew, which a folder that holds a run refuses."""
-    last = folder / "checkpoints" / "last.ckpt"
-    if not asked:
-        if last.exists():
-            raise UserError(
-                f"{folder} already holds a run: continue it with --ckpt_path last, choose another folder with --run, "
-                "or remove it"
-            )
-        return None
-    if asked == "last" and not last.exists():
-        print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
-        return None
-    if asked != "last":
+    if asked and asked != "last":
         return asked
-    _check_checkpoint(last)
-    return str(last)
+    last = newest(folder)
+    if last and not asked:
+        raise UserError(
+            f"{folder} already holds a run: continue it with --ckpt_path last, choose another folder with --run, "
+            "or remove it"
+        )
+    if asked and not last:
+        print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
+    return str(last) if last else None
 
 
 def _check_checkpoint(path: Path) -> None:
     if not path.exists():
         raise UserError(f"no checkpoint at {path}")
-    if path.is_file() and not zipfile.is_zipfile(path):  # a folder is one of a sharded strategy
+    if not is_whole(path):
         raise UserError(f"{path} is truncated or not a checkpoint")
 
 

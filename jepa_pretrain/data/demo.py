@@ -16,9 +16,9 @@ from PIL import Image
 from rich.console import Console
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.order import seed_of
 from jepa_pretrain.data.shapes import SHAPES
 from jepa_pretrain.data.writer import Plan, TarWriter, finish_shard, finished, shard_name, write_index
+from jepa_pretrain.seeds import seed_of
 
 RADIUS = (0.28, 0.42)  # of the picture's side
 ANGLE = 0.4  # radians to either side

@@ -1,27 +1,26 @@
 """Which sample is read when: a pure function of (seed, epoch, position), independent of ranks and workers.
 
 Training: the shards are permuted, taken in windows of a few shards, and the samples of a window are permuted, so that
-one window's tars are open at a time and no list of all samples ever exists. Global step `b` takes the positions
-`[b * G, (b + 1) * G)` with `G = batch_size * world`; a rank takes its slice. Evaluation: the shards in order.
+one window's tars are open at a time and no list of all samples ever exists. A global batch takes the
+`batch_size * world` positions from its first one on; a rank takes its slice. Evaluation: the shards in order.
 """
 
-import struct
 from collections.abc import Iterator
 from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DistributedSampler
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.seeds import seed_of
 
 
 class Draw(NamedTuple):
-    """One batch to make: the step `step` of pass `epoch` over the data."""
+    """One batch to make, in pass `epoch` over the data."""
 
     epoch: int
-    step: int
+    first: int  # training: the position where the global batch begins; evaluation: the number of the batch
 
 
 class Slots(NamedTuple):
@@ -30,16 +29,6 @@ class Slots(NamedTuple):
     position: np.ndarray  # (S,) place in the epoch's global order
     shard: np.ndarray  # (S,) shard number
     sample: np.ndarray  # (S,) sample number inside its shard
-
-
-def seed_of(*parts: int) -> int:
-    """A 63-bit seed from whole numbers; neighbouring inputs give unrelated seeds.
-
-    Args:
-        parts: Whole numbers in the range of int64, such as seed, epoch and position.
-    """
-    digest = blake2b(struct.pack(f"<{len(parts)}q", *parts), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def permutation(count: int, *parts: int) -> np.ndarray:
@@ -79,7 +68,7 @@ class Shuffled:
                 f"the training set has {self.total} samples, one global batch needs {self.group} "
                 f"(batch_size {batch_size} x {world} ranks): lower batch_size"
             )
-        self.steps = self.total // self.group
+        self.draws = range(0, self.total - self.group + 1, self.group)  # `Draw.first` of a whole pass
         self._layout = lru_cache(maxsize=2)(self._draw_layout)
         self._mix = lru_cache(maxsize=3)(self._draw_mix)
 
@@ -93,9 +82,8 @@ class Shuffled:
         self._mix = lru_cache(maxsize=3)(self._draw_mix)
 
     def slots(self, draw: Draw) -> Slots:
-        """The whole global batch of a step, all ranks together (S = batch_size * world)."""
-        first = draw.step * self.group
-        return self.at(draw.epoch, np.arange(first, first + self.group))
+        """The whole global batch, all ranks together (S = batch_size * world)."""
+        return self.at(draw.epoch, np.arange(draw.first, draw.first + self.group))
 
     def mine(self, draw: Draw) -> range:
         """Which rows of `slots` belong to this rank."""
@@ -148,11 +136,11 @@ class InOrder:
         self.total, self.world, self.rank, self.seed = int(self.ends[-1]) if len(sizes) else 0, world, rank, 0
         if self.total < world:
             raise UserError(f"the evaluation set has {self.total} samples for {world} ranks: use fewer devices")
-        self.steps = min(-(-self.total // (batch_size * world)), self.total // world)
+        self.draws = range(min(-(-self.total // (batch_size * world)), self.total // world))  # `Draw.first` of a pass
 
     def slots(self, draw: Draw) -> Slots:
-        """This rank's samples of a step."""
-        pieces, piece = self.steps * self.world, draw.step * self.world + self.rank
+        """This rank's samples of a batch."""
+        pieces, piece = len(self.draws) * self.world, draw.first * self.world + self.rank
         position = np.arange(piece * self.total // pieces, (piece + 1) * self.total // pieces)
         shard = np.searchsorted(self.ends, position, side="right")
         starts = np.concatenate([[0], self.ends[:-1]])
@@ -169,26 +157,27 @@ class Steps(DistributedSampler[Draw]):
     A `DistributedSampler` by name, which tells Lightning that samples are already split over the ranks (by the order).
 
     Args:
-        steps: Batches per epoch.
+        draws: `Draw.first` of every batch of a pass.
         epoch: The epoch of the first iteration.
-        start_step: Where the first iteration begins; what lies before is skipped without reading it.
+        start: The position where the first iteration begins; what lies before is skipped without reading it. It need
+            not be the beginning of a batch: a run that goes on with another batch size begins where it stood.
         repeat: Stay in the same epoch for ever (evaluation).
     """
 
-    def __init__(self, steps: int, epoch: int = 0, start_step: int = 0, repeat: bool = False):
-        self.steps, self.repeat = steps, repeat
-        self.epoch, self.start_step = epoch, start_step
+    def __init__(self, draws: range, epoch: int = 0, start: int = 0, repeat: bool = False):
+        self.draws, self.repeat = draws, repeat
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return self.steps
+        return len(self.draws)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration run through `epoch`; a start step given for that same epoch stays."""
+        """Make the next iteration run through `epoch`; a start given for that same epoch stays."""
         if epoch != self.epoch and not self.repeat:
-            self.epoch, self.start_step = epoch, 0
+            self.epoch, self.start = epoch, 0
 
     def __iter__(self) -> Iterator[Draw]:
-        epoch, start = self.epoch, self.start_step
-        self.epoch, self.start_step = (epoch if self.repeat else epoch + 1), 0
-        for step in range(start, self.steps):
-            yield Draw(epoch, step)
+        epoch, start = self.epoch, self.start
+        self.epoch, self.start = (epoch if self.repeat else epoch + 1), 0
+        for first in range(start, self.draws.stop, self.draws.step):
+            yield Draw(epoch, first)

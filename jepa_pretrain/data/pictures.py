@@ -6,13 +6,14 @@ from torch.utils.data import Dataset
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, Masks, UserError
 from jepa_pretrain.data.index import Index
-from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots, seed_of
+from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots
 from jepa_pretrain.data.parcel import Outbox, Parcel
 from jepa_pretrain.data.samples import Sample, Samples
 from jepa_pretrain.data.stack import Stack, plain_memory
 from jepa_pretrain.data.views import View
+from jepa_pretrain.seeds import seed_of
 
-MASKS = -1  # stands where a sample's position stands, in the seed of a step's masks
+MASKS = -1  # sets the seed of a batch's masks apart from that of its first sample
 TOGETHER = 8  # pictures that are decoded, viewed and copied in turn: enough to amortise, few enough for the cache
 
 
@@ -46,7 +47,7 @@ class Pictures(Dataset[Batch]):
         self.outbox: Outbox | None = None  # given to a worker
 
     def __len__(self) -> int:
-        return self.order.steps
+        return len(self.order.draws)
 
     def __getitem__(self, draw: Draw) -> Batch | Parcel:
         state = torch.get_rng_state()
@@ -112,6 +113,6 @@ class Pictures(Dataset[Batch]):
         """Masks are drawn for the global batch, since their sizes agree over it; this rank keeps its rows."""
         if self.masker is None:
             return []
-        rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.step, MASKS))
+        rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.first, MASKS))
         drawn = self.masker(count, self.grid, rng)
         return [Masks(*(part[mine.start : mine.stop].clone() for part in drawn))]

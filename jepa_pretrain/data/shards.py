@@ -62,6 +62,7 @@ class Shards(LightningDataModule):
         self.grid, self.batch_size, self.workers, self.seed, self.reading = grid, batch_size, workers, seed, reading
         self.val_view = val_view or self._centre()
         self._indexes: dict[str, Index] = {}
+        self._begin = (0, 0)  # epoch and sample of the first training batch
 
     def index(self, split: str = "train") -> Index:
         """The shards of a split ("train" or "val"), read once."""
@@ -83,8 +84,7 @@ class Shards(LightningDataModule):
         index = self.index()
         order = Shuffled(index.sizes, self.batch_size, world, rank, self.seed, self.reading.window)
         pictures = Pictures(index, order, self.views, self.masker, self.grid, self.reading.max_broken)
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        return Loader(pictures, self.workers, epoch, pin=torch.cuda.is_available())
+        return Loader(pictures, self.workers, *self._begin, pin=torch.cuda.is_available())
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """In order, one centred view, every sample exactly once over all ranks; empty without `val`."""
@@ -95,6 +95,48 @@ class Shards(LightningDataModule):
         order = InOrder(index.sizes, self.batch_size, world, rank)
         pictures = Pictures(index, order, [self.val_view], max_broken=self.reading.max_broken)
         return Loader(pictures, self.workers, pin=torch.cuda.is_available())
+
+    def standing(self) -> dict[str, int | str]:
+        """What the order of the samples depends on, for a checkpoint."""
+        _, ranks = self._place()
+        index = self.index()
+        fixed = {"samples": index.samples, "digest": index.digest, "seed": self.seed, "window": self.reading.window}
+        return fixed | {"batch_size": self.batch_size, "ranks": ranks}
+
+    def resume(self, epoch: int, batch: int, before: dict[str, int | str]) -> tuple[int, float]:
+        """Let training begin in the midst of an epoch; nothing of what lies before is read.
+
+        Args:
+            epoch: The epoch.
+            batch: Global batches of it that are done.
+            before: `standing()` of the run that did them.
+
+        Returns:
+            How many of this run's batches count as done, and how many of its batches one of the earlier ones is.
+
+        Raises:
+            UserError: The samples, or their order, are not those of the earlier run.
+        """
+        now = self.standing()
+        for name, what in (("digest", "shards"), ("seed", "data.seed"), ("window", "data.reading.window")):
+            if now[name] != before[name]:
+                raise UserError(
+                    f"{what} differ from those the run was trained with ({before[name]}, now {now[name]}), so the rest "
+                    "of its epoch cannot be told: restore them, or start a run of its own with another --run"
+                )
+        old, new = (one["batch_size"] * one["ranks"] for one in (before, now))
+        done, total = batch * old, now["samples"]
+        self._begin = (epoch, done)
+        if old == new:
+            return batch, 1.0
+        if self.trainer.is_global_zero:
+            print(
+                f"a global batch is {now['batch_size']} x {now['ranks']} ranks, was {before['batch_size']} x "
+                f"{before['ranks']}: epoch {epoch} goes on behind its sample {done:,} of {total:,} and reads each of "
+                f"the others once (fewer than {new} at its end are left out); the weights are not an undisturbed run's",
+                flush=True,
+            )
+        return total // new - (total - done) // new, old / new
 
     def provenance(self) -> dict[str, str | int | list[str]]:
         """What an export says about its data: patterns, number of samples and classes, digest of the index."""

@@ -14,22 +14,25 @@ from jepa_pretrain.data.parcel import Inbox, Outbox
 from jepa_pretrain.data.pictures import Pictures
 from jepa_pretrain.data.views import View
 
+GRACE = 60  # seconds that a worker goes on for after SIGTERM, while the training process ends its step and saves
+
 
 class Loader(DataLoader[Batch]):
     """A DataLoader of whole batches that knows where it is, and whose errors are one line.
 
-    `state_dict` tells the epoch and the batches handed out, `load_state_dict` continues after them without reading.
+    `state_dict` tells the epoch and where in it the next batch begins; `load_state_dict` continues there without
+    reading what lies before.
 
     Args:
         pictures: Makes the batches.
         workers: Processes; 0 reads in this one.
         epoch: The epoch of the first iteration.
-        start_step: Batches of that epoch to skip without reading them.
+        start: Samples of that epoch, over all ranks, that are skipped without reading them (evaluation: batches).
         pin: Put batches into page-locked memory, for a GPU.
     """
 
-    def __init__(self, pictures: Pictures, workers: int, epoch: int = 0, start_step: int = 0, pin: bool = False):
-        steps = Steps(pictures.order.steps, epoch, start_step, repeat=isinstance(pictures.order, InOrder))
+    def __init__(self, pictures: Pictures, workers: int, epoch: int = 0, start: int = 0, pin: bool = False):
+        steps = Steps(pictures.order.draws, epoch, start, repeat=isinstance(pictures.order, InOrder))
         self._inbox = Inbox()
         super().__init__(
             pictures,
@@ -43,13 +46,14 @@ class Loader(DataLoader[Batch]):
             worker_init_fn=partial(_begin, self._inbox.number),
             generator=torch.Generator(),  # else every pass would draw from the generator that training uses
         )
-        self._at = (epoch, start_step)
+        self._at = (epoch, start)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, start, message = self.sampler.epoch, self.sampler.start_step, None
+        epoch, start, stride = self.sampler.epoch, self.sampler.start, self.sampler.draws.step
+        message = None
         try:
-            for done, batch in enumerate(super().__iter__(), start + 1):
-                self._at = (epoch, done)
+            for done, batch in enumerate(super().__iter__(), 1):
+                self._at = (epoch, start + done * stride)
                 yield batch
         except UserError as error:  # from a worker it comes wrapped in that worker's traceback
             message = str(error).strip().splitlines()[-1].split("UserError: ", 1)[-1]
@@ -59,15 +63,15 @@ class Loader(DataLoader[Batch]):
             raise UserError(message)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the iteration is: its epoch and how many of that epoch's batches were handed out."""
-        epoch, step = self._at
-        return {"epoch": epoch, "step": step}
+        """Where the iteration is: its epoch, and where in that epoch the next batch begins."""
+        epoch, start = self._at
+        return {"epoch": epoch, "start": start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue behind the batches that `state` counts, at the next iteration."""
-        epoch, step = state["epoch"], state["step"]
-        self.sampler.epoch, self.sampler.start_step = (epoch + 1, 0) if step >= len(self.sampler) else (epoch, step)
-        self._at = (epoch, step)
+        """Continue where `state` says, at the next iteration."""
+        epoch, start = state["epoch"], state["start"]
+        self.sampler.epoch, self.sampler.start = (epoch, start) if start < self.sampler.draws.stop else (epoch + 1, 0)
+        self._at = (epoch, start)
 
 
 def _unchanged(batch: Batch) -> Batch:
@@ -77,7 +81,9 @@ def _unchanged(batch: Batch) -> Batch:
 def _begin(inbox: int, worker: int) -> None:
     """Makes a worker ready. Workers are the parallelism; more threads in each would fight over the same cores."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that asked for data decides
+    for number in (signal.SIGINT, signal.SIGUSR1):  # reach every process of a job; the one that asked for data decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))  # so does this one, but a stuck worker must end
     get_worker_info().dataset.outbox = Outbox(inbox, worker)
 
 

@@ -14,6 +14,7 @@ from jepa_pretrain.contracts import Batch, Encoder, Output, UserError
 from jepa_pretrain.models.vit import use_plain_attention
 from jepa_pretrain.ops import pool
 from jepa_pretrain.optim import OptimizerRecipe
+from jepa_pretrain.seeds import seed_of
 
 
 class Method(lightning.LightningModule):
@@ -27,6 +28,7 @@ class Method(lightning.LightningModule):
     def __init__(self, optimizer: OptimizerRecipe, compile: bool = False) -> None:
         super().__init__()
         self.optimizer, self.compile_modules = optimizer, compile
+        self._seed: int | None = None
 
     @abstractmethod
     def step(self, batch: Batch) -> Output:
@@ -66,6 +68,8 @@ class Method(lightning.LightningModule):
         return self.optimizer.build(self)
 
     def on_fit_start(self) -> None:
+        if self._seed is None:  # else it is the checkpoint's
+            self._seed = torch.initial_seed() % 2**63
         if self.device.type == "cpu" and "bf16" in str(self.trainer.precision):
             use_plain_attention(self)
         if self.compile_modules:
@@ -74,12 +78,20 @@ class Method(lightning.LightningModule):
                     module.compile()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self._seed_step()
         self.optimizer.move(self.optimizers().optimizer, self.progress)
         output = self.step(batch)
         scalars = {"loss": output.loss.detach(), **output.terms}
         self.log_dict({f"train/{name}": value for name, value in scalars.items()})
         self.log("train/lr", self.optimizer.lr(self.progress))
         return {"loss": output.loss, "features": output.features}
+
+    def _seed_step(self) -> None:
+        """Make what a step draws (dropped paths, random directions) a function of seed, rank and step alone.
+
+        So a run that is continued draws what it would have drawn, and there is no random state to keep.
+        """
+        torch.manual_seed(seed_of(self._seed, self.global_rank, self.trainer.fit_loop.total_batch_idx))
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -89,7 +101,11 @@ class Method(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"features": pool(self.exported(batch.views[0])).float()}
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._seed = checkpoint["seed"]
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["seed"] = self._seed
         checkpoint["export"] = {
             "prefix": self.export_name + ".",
             "config": {"class": type(self.exported).__name__, "args": self.exported.config},

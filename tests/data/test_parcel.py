@@ -121,16 +121,16 @@ def test_what_training_holds_stays_as_it_is(shards: Make, start: str):
     alone = list(loader(0))
     reader = loader(1, multiprocessing_context=start)
     next(iter(reader))  # an epoch broken off, with batches on their way
-    reader.load_state_dict({"epoch": 0, "step": 0})
+    reader.load_state_dict({"epoch": 0, "start": 0})
     held = list(reader)
     assert len(held) == 21 > KEPT
-    reader.load_state_dict({"epoch": 0, "step": 0})
+    reader.load_state_dict({"epoch": 0, "start": 0})
     again = list(reader)  # while all those are held
     for one, two, wanted in zip(held, again, alone, strict=True):
         assert one.key == two.key == wanted.key
         assert all(map(torch.equal, one.views, wanted.views))
         assert all(map(torch.equal, two.views, wanted.views))
     del held, again, one, two
-    reader.load_state_dict({"epoch": 0, "step": 0})
+    reader.load_state_dict({"epoch": 0, "start": 0})
     places = {batch.views[0].data_ptr() for batch in reader}
     assert len(places) <= KEPT, "the memory of batches that are gone is used again"

@@ -92,7 +92,7 @@ def test_evaluation_is_exactly_once_over_ranks_and_workers(shards: Make):
 def test_starting_later_equals_skipping(shards: Make):
     pattern = shards(9, 9)
     whole = list(training(pattern))
-    assert same(whole[2:], list(training(pattern, start_step=2)))
+    assert same(whole[2:], list(training(pattern, start=2 * 4)))
     assert not same(whole, list(training(pattern, epoch=1)))
 
 
@@ -104,12 +104,12 @@ def test_the_state_continues_where_it_was_taken(shards: Make):
     for _ in range(2):
         next(running)
     state = first.state_dict()
-    assert state == {"epoch": 1, "step": 2}
+    assert state == {"epoch": 1, "start": 8}
     rest = list(running)
     second = training(pattern)
     second.load_state_dict(state)
     assert same(rest, list(second))
-    second.load_state_dict({"epoch": 0, "step": 4})
+    second.load_state_dict({"epoch": 0, "start": 16})
     assert same(list(second), list(training(pattern, epoch=1)))
 
 
