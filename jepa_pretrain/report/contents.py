@@ -15,11 +15,11 @@ from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.interop.export import from_checkpoint
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.masking import MultiBlock, Random
+from jepa_pretrain.report.addresses import harmless
 from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
 
 SMALL = 16 * MIB  # bytes of a file that describes a run
 ENTRIES = 100_000  # of a recipe
-SCHEMES = ("http", "https", "s3", "gs", "file")  # where a recipe's shards may lie
 POOL = 1024  # pictures read for the neighbours
 MASKERS = {"jepa_pretrain.masking.MultiBlock": MultiBlock, "jepa_pretrain.masking.Random": Random}
 
@@ -57,9 +57,12 @@ def recipe(run: Path) -> dict[str, Any]:
 
 
 def _entries(value: object, left: int) -> int:
-    """How many of `left` entries remain after this value; YAML can refer to one list a billion times, or to itself."""
-    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    left -= 1
+    """How many of `left` entries remain after this value; YAML can refer to one list a billion times, or to itself.
+
+    A long text counts as several, since it can be referred to as well.
+    """
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    left -= 1 + (len(value) // 64 if isinstance(value, str) else 0)
     for part in parts:
         if left < 0:
             break
@@ -112,22 +115,12 @@ def source_of(config: dict[str, Any]) -> str | list[str]:
     names = source if isinstance(source, list) else [source]
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"the recipe's shards are no patterns ({shown(source)}); give some with --data")
-    unsafe = [name for name in names if not _harmless(name)]
+    unsafe = [name for name in names if not harmless(name)]
     if unsafe:
         raise UserError(
             f"the recipe's shards are behind {shown(unsafe[0])}, which may run a command; give it with --data"
         )
     return source
-
-
-def _harmless(pattern: str) -> bool:
-    """Whether reading shards there runs no command: the folder of a run may come from a stranger.
-
-    `pipe:` is a shell command, also where braces spell it, and fsspec chains protocols with `::`.
-    """
-    plain = pattern.partition("://")
-    named = "pipe" not in pattern.lower() or ":" not in pattern
-    return named and "::" not in pattern and (not plain[1] or plain[0] in SCHEMES)
 
 
 def masks(config: dict[str, Any], grid: Grid, count: int) -> Masks:
@@ -161,10 +154,8 @@ def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     for path in sorted((run / "eval").glob("*.json")):
         try:
             found.append(_result(parse_json(read_text(path, SMALL), path.name)))
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, UserError) as error:
             damaged.append(f"{printable(path.name)} is no result of an evaluation ({printable(repr(error))[:200]})")
-        except UserError as error:
-            damaged.append(printable(str(error)))
     found.sort(key=lambda one: (one["protocol"] != "linear", one["protocol"], -one["top1"]))
     return found, damaged
 
