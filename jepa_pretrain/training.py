@@ -94,6 +94,8 @@ def plain_errors(run: str = "the run") -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise UserError(f"the accelerator's memory is full: lower data.batch_size ({_first_line(error)})") from error
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise UserError(f"memory is full: lower data.batch_size or data.workers ({_first_line(error)})") from error
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
