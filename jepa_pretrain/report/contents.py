@@ -51,23 +51,24 @@ def recipe(run: Path) -> dict[str, Any]:
         content = yaml.safe_load(read_text(path, SMALL))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is damaged: {printable(str(error))[:200]}") from None
-    if _entries(content, ENTRIES) < 0:
+    if _is_large(content):
         raise UserError(f"{path} is damaged: it holds more than {ENTRIES:,} entries")
     return content if isinstance(content, dict) else {}
 
 
-def _entries(value: object, left: int) -> int:
-    """How many of `left` entries remain after this value; YAML can refer to one list a billion times, or to itself.
+def _is_large(content: object) -> bool:
+    """Whether there is more than a recipe needs: YAML can refer to one list a billion times, or to itself.
 
-    A long text counts as several, since it can be referred to as well.
+    A long text counts as several entries, since it can be referred to as well.
     """
-    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    left -= 1 + (len(value) // 64 if isinstance(value, str) else 0)
-    for part in parts:
-        if left < 0:
-            break
-        left = _entries(part, left)
-    return left
+    left, waiting = ENTRIES, [content]
+    while waiting and left >= 0:
+        value = waiting.pop()
+        parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        left -= len(parts) + (len(value) // 64 if isinstance(value, str) else 0)
+        if left >= 0:
+            waiting += parts
+    return left < 0
 
 
 def encoder(run: Path) -> FrozenEncoder:
