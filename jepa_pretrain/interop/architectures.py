@@ -1,6 +1,5 @@
 """From the description of an encoder to the encoder: an explicit list of classes, never a path read from a file."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,9 +107,8 @@ def _count(most: int) -> Callable[[object], bool]:
 
 
 def _number(low: float, high: float) -> Callable[[object], bool]:
-    return lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )
+    """Refuses NaN as well, which is not between any two numbers."""
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _three(low: float, high: float) -> Callable[[object], bool]:

@@ -1,9 +1,9 @@
 """Runs something in a child process and says how it ended and what memory it took, so that a crash is a result."""
 
-import os
 import resource
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -23,20 +23,21 @@ class Outcome(NamedTuple):
     peak: int  # bytes of memory that it took beyond what it began with
 
 
-def in_child(work: Callable[..., object], *arguments: object, room: int = 8 << 30) -> Outcome:
+def in_child(work: Callable[..., object], *arguments: object, room: int = 8 << 30, seconds: int = 120) -> Outcome:
     """Calls `work` in a forked child.
 
     Args:
         work: What to call.
         arguments: What with.
         room: Address space that it may take beyond what it begins with; bytes.
+        seconds: How long it may take.
     """
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=_run, args=(there, room, work, arguments))
     child.start()
     there.close()
     try:
-        outcome = here.recv() if here.poll(120) else Outcome("it did not end", 0)
+        outcome = here.recv() if here.poll(seconds) else Outcome("it did not end", 0)
     except EOFError:
         outcome = Outcome("", 0)
     if outcome.error == "it did not end":
@@ -49,7 +50,7 @@ def in_child(work: Callable[..., object], *arguments: object, room: int = 8 << 3
 
 def _run(there, room: int, work: Callable[..., object], arguments: tuple) -> None:
     torch.set_num_threads(1)
-    before, size = _resident(), int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    before, size = _resident(), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + room, size + room))
     message = ""
     try:
@@ -62,4 +63,4 @@ def _run(there, room: int, work: Callable[..., object], arguments: tuple) -> Non
 
 def _resident() -> int:
     """Most memory that this process has held, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if os.name == "posix" else 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
