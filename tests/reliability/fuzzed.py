@@ -20,7 +20,7 @@ from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.labels import CLASSES, label_of
 from jepa_pretrain.interop.export import from_checkpoint, write
 from jepa_pretrain.models.vit import ViT
-from jepa_pretrain.report import contents, curves
+from jepa_pretrain.report import contents, curves, sections
 
 
 class Reader(NamedTuple):
@@ -29,10 +29,12 @@ class Reader(NamedTuple):
     Args:
         whole: Files that it reads rightly.
         read: Reads the damaged bytes, with a folder to put them in; asserts that what it returns makes sense.
+        rounds: How many inputs it is tried on in every test run.
     """
 
     whole: list[bytes]
     read: Callable[[bytes, Path], None]
+    rounds: int = 300
 
 
 def tars(folder: Path) -> list[bytes]:
@@ -115,14 +117,20 @@ def read_run(data: bytes, folder: Path) -> None:
     for name in ("config.yaml", "metrics.csv", "eval/a.json"):
         (folder / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "run" / name).write_bytes(data)
-    contents.results(folder / "run")
-    for read in (contents.recipe, lambda run: curves.warnings(curves.read(run / "metrics.csv"))):
+    run = folder / "run"
+    results, damaged = contents.results(run)
+    assert all(text.isprintable() for text in damaged) and isinstance(sections.probe_table(results, run), str)
+    refused = []
+    for read in (
+        lambda: contents.source_of(contents.recipe(run)),
+        lambda: curves.warnings(curves.read(run / "metrics.csv")),
+    ):
         try:
-            found = read(folder / "run")
-            if isinstance(found, dict):
-                contents.source_of(found)
+            read()
         except UserError as error:
-            assert str(error).isprintable()
+            refused.append(error)
+    if len(refused) == 2:
+        raise refused[0]
 
 
 def checkpoint(folder: Path) -> bytes:
@@ -148,8 +156,8 @@ def readers(folder: Path) -> dict[str, Reader]:
         "picture": Reader(pictures(), read_picture),
         "jpeg": Reader(jpegs(), read_picture),
         "label": Reader([b"3", b"-1\n", b" 999999 "], read_label),
-        "config": Reader([(export / "config.json").read_bytes()], read_config),
-        "weights": Reader([(folder / "other" / "model.safetensors").read_bytes()], read_weights),
-        "checkpoint": Reader([checkpoint(folder)], read_checkpoint),
+        "config": Reader([(export / "config.json").read_bytes()], read_config, 50),
+        "weights": Reader([(folder / "other" / "model.safetensors").read_bytes()], read_weights, 50),
+        "checkpoint": Reader([checkpoint(folder)], read_checkpoint, 50),
         "run": Reader([run.encode(), recipe.encode(), b"step,train/loss,train/rank\n1,2,3\n2,,4\n"], read_run),
     }
