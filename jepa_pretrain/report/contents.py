@@ -18,7 +18,7 @@ from jepa_pretrain.masking import MultiBlock, Random
 from jepa_pretrain.report.addresses import harmless
 from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
 
-SMALL = 16 * MIB  # bytes of a file that describes a run
+SMALL = MIB  # bytes of a file that describes a run
 ENTRIES = 100_000  # of a recipe
 POOL = 1024  # pictures read for the neighbours
 MASKERS = {"jepa_pretrain.masking.MultiBlock": MultiBlock, "jepa_pretrain.masking.Random": Random}
