@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from jepa_pretrain.callbacks.checkpoint import Checkpoints, is_whole, newest
+from jepa_pretrain.callbacks.checkpoint import Checkpoints, newest
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
 from jepa_pretrain.callbacks.guard import Guard
@@ -30,6 +30,7 @@ from jepa_pretrain.callbacks.record import CSV
 from jepa_pretrain.callbacks.starts import Starts
 from jepa_pretrain.callbacks.stopping import Stopped
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.checkpoint import read
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.recipe import brief
 from jepa_pretrain.strategies import PATIENCE, SyncBatchNorm
@@ -175,11 +176,15 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(Bar, "bar")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        super().parse_arguments(parser, args)
-        asked = self.config[self.config.subcommand].ckpt_path
-        if asked and asked != "last":  # before Lightning opens it
-            _check_checkpoint(Path(asked))
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint brings weights and counters; unlike Lightning we let it change nothing in the recipe."""
+
+    def _check_checkpoint(self, path: Path) -> None:
+        """Refuse a checkpoint that is damaged or could run code, unless told to trust it: `--weights_only false`."""
+        config = self.config[self.subcommand]
+        if config.weights_only is not False:
+            read(path)
+            config.weights_only = True
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -187,6 +192,8 @@ class Fit(LightningCLI):
         config.run = str(folder)
         config.trainer.default_root_dir = str(folder)
         config.ckpt_path = _start(folder, config.ckpt_path)
+        if config.ckpt_path:
+            self._check_checkpoint(Path(config.ckpt_path))
         if config.trainer.max_steps == 0:
             raise UserError("nothing to train: trainer.max_steps is 0")
         asked = str(config.trainer.strategy).split("_")[0]
@@ -250,13 +257,6 @@ def _start(folder: Path, asked: str | None) -> str | None:
     if asked and not last:
         print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
     return str(last) if last else None
-
-
-def _check_checkpoint(path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"no checkpoint at {path}")
-    if not is_whole(path):
-        raise UserError(f"{path} is truncated or not a checkpoint")
 
 
 def _recipe_name(paths: list) -> str:
