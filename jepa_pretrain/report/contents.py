@@ -38,6 +38,14 @@ class Pictures(NamedTuple):
         return self.classes[label] if 0 <= label < len(self.classes) else (f"class {label}" if label >= 0 else "")
 
 
+class Alarm(NamedTuple):
+    """Something that went wrong in a run, in plain words."""
+
+    step: int
+    kind: str
+    message: str
+
+
 def recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe, empty where there is none.
 
@@ -172,6 +180,24 @@ def _result(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content.get("chosen"), dict):
         content.pop("chosen", None)
     return content | numbers | {"protocol": str(content["protocol"]), "encoder": str(content["encoder"])}
+
+
+def alarms(run: Path) -> list[Alarm]:
+    """The alarms of a run in the order of their steps; lines that cannot be read are left out."""
+    path, found = run / "alarms.jsonl", []
+    for line in read_text(path, SMALL).splitlines() if path.is_file() else []:
+        try:
+            content = parse_json(line, str(path))
+            found.append(Alarm(int(content["step"]), str(content["kind"]), str(content["message"])))
+        except (
+            UserError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+        ):  # torn, as a killed process leaves its last line
+            continue
+    return sorted(found)
 
 
 def _arguments(spec: object) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from jepa_pretrain.untrusted import MIB, printable, read_text
 
 LARGEST = 64 * MIB  # bytes of a metrics.csv
 GREY = "#8a8a8a"
+MARK = "#ef4444"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899")
 STYLE = {
     "svg.hashsalt": "jepa",
@@ -86,12 +88,13 @@ def smooth(series: Series, points: int = 25) -> Series:
     return averaged
 
 
-def draw(panel: Panel, columns: dict[str, Series]) -> str | None:
+def draw(panel: Panel, columns: dict[str, Series], marks: Sequence[int] = ()) -> str | None:
     """A panel as a data address, or None where nothing of it was logged.
 
     Args:
         panel: What to draw.
         columns: As read from the metrics file.
+        marks: Steps that get a vertical line.
     """
     found = {name: columns[key] for key, name in panel.series.items() if columns.get(key)}
     if not found:
@@ -107,6 +110,8 @@ def draw(panel: Panel, columns: dict[str, Series]) -> str | None:
             if finite:
                 dots = "o" if len(finite) < 30 else None
                 axes.plot(*zip(*finite, strict=True), color=colour, label=name, marker=dots, markersize=3)
+        for step in marks:
+            axes.axvline(step, color=MARK, linewidth=1.0, linestyle="--", alpha=0.8)
         axes.set(xlabel="step", ylabel=panel.axis)
         axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
         axes.margins(x=0.02)

@@ -69,6 +69,7 @@ def compose(folder: Path, data: str | None) -> str:
     parts = [
         _header(folder, config, columns, encoder),
         "".join(f"<p class='warn' role='alert'>{html.escape(text)}</p>" for text in warnings),
+        sections.alarm_list(contents.alarms(folder), columns),
         section("Frozen evaluation", ABOUT["Frozen evaluation"], _results(found, folder)),
         section("Training", _pace(columns), sections.curve_figures(columns) if columns else missing("no metrics.csv")),
         *_seen(config, encoder, pictures, why_no_pictures),
