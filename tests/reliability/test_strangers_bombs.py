@@ -139,7 +139,7 @@ def test_indexes_of_a_gigabyte_and_of_a_million_levels(tmp_path: Path):
 
 ARCHITECTURES = {
     "a billion layers": {"depth": 10**9},
-    "as many layers as are allowed": {"depth": 2048},
+    "as many layers as are allowed": {"depth": 512},
     "a million pixels": {"image_size": 10**6},
     "the widest there is": {"width": 65536, "heads": 1},
     "the finest patches": {"image_size": 2048, "patch": 1},

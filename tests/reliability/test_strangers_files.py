@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -218,8 +219,11 @@ def test_an_index_describes_its_own_folder_only(name: str, tmp_path: Path):
 def test_an_index_names_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Files whose names read like addresses are files."""
     monkeypatch.chdir(tmp_path)
+    sums = []
     for name in ("pipe:touch ran;.tar", "memory::x.tar", "a*b.tar"):
-        write_tar(tmp_path / name, numbered(0, 2))
+        path = write_tar(tmp_path / name, numbered(0, 2))
+        sums.append({"name": name, "samples": 2, "bytes": 0, "sha256": sha256(path.read_bytes()).hexdigest()})
+    (tmp_path / "index.json").write_text(json.dumps({"format": 1, "classes": [], "shards": sums}))
     assert open_index(".").samples == 6
     verify(".")
     assert not (tmp_path / "ran").exists()
