@@ -1,6 +1,5 @@
 """What a run folder holds, read with patience: whatever is missing comes back as a sentence that says so."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,18 +169,6 @@ def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return found, damaged
 
 
-def alarms(run: Path) -> list[Alarm]:
-    """The alarms of a run in the order of their steps; lines that cannot be read are left out."""
-    path, found = run / "alarms.jsonl", []
-    for line in read_text(path, 16 * SMALL).splitlines() if path.is_file() else []:
-        try:
-            content = json.loads(line)
-            found.append(Alarm(int(content["step"]), str(content["kind"]), str(content["message"])))
-        except (ValueError, KeyError, TypeError):  # torn, as a killed process leaves its last line
-            continue
-    return sorted(found)
-
-
 def _result(content: dict[str, Any]) -> dict[str, Any]:
     """The numbers of an outcome as numbers, its names as text, whatever the file makes of them."""
     low, high = (float(bound) for bound in content["interval"])
@@ -193,6 +180,24 @@ def _result(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content.get("chosen"), dict):
         content.pop("chosen", None)
     return content | numbers | {"protocol": str(content["protocol"]), "encoder": str(content["encoder"])}
+
+
+def alarms(run: Path) -> list[Alarm]:
+    """The alarms of a run in the order of their steps; lines that cannot be read are left out."""
+    path, found = run / "alarms.jsonl", []
+    for line in read_text(path, SMALL).splitlines() if path.is_file() else []:
+        try:
+            content = parse_json(line, str(path))
+            found.append(Alarm(int(content["step"]), str(content["kind"]), str(content["message"])))
+        except (
+            UserError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+        ):  # torn, as a killed process leaves its last line
+            continue
+    return sorted(found)
 
 
 def _arguments(spec: object) -> dict[str, Any]:
