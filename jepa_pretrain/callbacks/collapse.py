@@ -17,7 +17,7 @@ class Collapse(lightning.Callback):
 
     Args:
         every: steps between two measurements.
-        samples: number of the latest features that are measured.
+        samples: number of the latest features that are measured, of all ranks together.
         rank_floor: effective rank below which features count as collapsed.
         std_floor: mean deviation, relative to the features' size, below which features count as constant.
         patience: measurements in a row below a floor before the alarm.

@@ -12,7 +12,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.untrusted import MIB, printable, read_text
 
+LARGEST = 64 * MIB  # bytes of a metrics.csv
 GREY = "#8a8a8a"
 MARK = "#ef4444"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899")
@@ -57,15 +59,16 @@ def read(path: Path) -> dict[str, Series]:
         UserError: The file is not such a table.
     """
     columns: dict[str, Series] = {}
-    with path.open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                step = int(float(row["step"]))
-                for name, text in row.items():
-                    if name != "step" and text:
-                        columns.setdefault(name, []).append((step, float(text)))
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}, line {number} is not a row of metrics ({error!r})") from None
+    rows = csv.DictReader(read_text(path, LARGEST).splitlines())
+    try:
+        for row in rows:
+            step = int(float(row["step"]))
+            for name, text in row.items():
+                if name != "step" and text:
+                    columns.setdefault(name, []).append((step, float(text)))
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        reason = printable(repr(error))[:200]
+        raise UserError(f"{path}, line {rows.line_num} is not a row of metrics ({reason})") from None
     return columns
 
 

@@ -42,7 +42,7 @@ def labelled(count=64, seed=0, noise=0.3):
     label = torch.randint(0, CLASSES, (count,), generator=rng)
     centres = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(9))
     features = centres[label] + noise * torch.randn(count, WIDTH, generator=rng)
-    return {"features": features}, Batch([], [], label, [])
+    return {"features": features, "label": label}, Batch([], [], label, [])
 
 
 def train(watcher, steps=40, seed=0):
@@ -90,7 +90,8 @@ def test_unlabelled_samples_are_left_out():
     module = Module()
     probe.on_fit_start(trainer(), module)
     outputs, batch = labelled(8)
-    probe.on_train_batch_end(trainer(), module, outputs, batch._replace(label=torch.full((8,), -1)), 0)
+    unlabelled = outputs | {"label": torch.full((8,), -1)}
+    probe.on_train_batch_end(trainer(), module, unlabelled, batch, 0)
     assert not probe.head[1].weight.abs().sum()
     assert "probe/linear_top1" not in validate(probe, module, outputs, batch._replace(label=torch.full((8,), -1)))
 
