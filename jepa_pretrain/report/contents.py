@@ -173,7 +173,7 @@ def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
 def alarms(run: Path) -> list[Alarm]:
     """The alarms of a run in the order of their steps; lines that cannot be read are left out."""
     path, found = run / "alarms.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in read_text(path, 16 * SMALL).splitlines() if path.is_file() else []:
         try:
             content = json.loads(line)
             found.append(Alarm(int(content["step"]), str(content["kind"]), str(content["message"])))
