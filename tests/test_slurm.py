@@ -38,21 +38,38 @@ def test_pretrain_job_fails_as_its_tasks_do(checkout: Checkout):
     assert checkout.run("scripts/slurm/pretrain.sbatch", RECIPE, **SLURM).returncode == 3
 
 
-def test_pretrain_job_asks_to_be_requeued_and_waits_for_its_tasks(checkout: Checkout):
-    """The signal reaches the script while its tasks run; they end on their own time."""
-    checkout.stand_in("scontrol")
-    checkout.stand_in("srun")
-    busy = 'until [ -e "$HOME/enough" ]; do read -rt 0.05 <> <(:) || :; done; echo finished >> "$LOG"'
-    script(checkout.bin / "srun", f'#!/usr/bin/env bash\necho started >> "$LOG"\n{busy}\n')
-    env = {"PATH": str(checkout.bin), "LOG": str(checkout.log), "HOME": str(checkout.root), **SLURM}
-    with subprocess.Popen(["bash", "scripts/slurm/pretrain.sbatch", RECIPE], cwd=checkout.root, env=env) as job:
-        wait_for(checkout.log, "started")
-        job.send_signal(signal.SIGUSR1)
-        wait_for(checkout.log, "scontrol requeue 7")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGUSR1, 137), (signal.SIGTERM, 75)])
+def test_pretrain_job_waits_for_its_tasks_and_is_requeued(checkout: Checkout, number: int, status: int):
+    """The signal reaches the script while its tasks run; they end on their own time, and stopped."""
+    with running(checkout, status) as job:
+        job.send_signal(number)
+        if number == signal.SIGUSR1:
+            wait_for(checkout.log, "scancel --signal=USR1 7")
         assert job.poll() is None
         (checkout.root / "enough").touch()
-        assert job.wait(timeout=20) == 0
-    assert checkout.calls()[-1] == "finished"
+        assert job.wait(timeout=20) == status
+    assert checkout.calls()[-2:] == ["finished", "scontrol requeue 7"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 1)])
+def test_pretrain_job_that_finished_or_failed_is_not_requeued(checkout: Checkout, number: int, status: int):
+    with running(checkout, status) as job:
+        job.send_signal(number)
+        (checkout.root / "enough").touch()
+        assert job.wait(timeout=20) == status
+    assert "scontrol requeue 7" not in checkout.calls()
+
+
+def running(checkout: Checkout, status: int) -> subprocess.Popen:
+    """A job whose tasks run until there is a file `enough`, and then end with a status."""
+    checkout.stand_in("scontrol")
+    checkout.stand_in("scancel")
+    busy = 'until [ -e "$HOME/enough" ]; do read -rt 0.05 <> <(:) || :; done; echo finished >> "$LOG"'
+    script(checkout.bin / "srun", f'#!/usr/bin/env bash\ntrap : TERM\necho started >> "$LOG"\n{busy}\nexit {status}\n')
+    env = {"PATH": str(checkout.bin), "LOG": str(checkout.log), "HOME": str(checkout.root), **SLURM}
+    job = subprocess.Popen(["bash", "scripts/slurm/pretrain.sbatch", RECIPE], cwd=checkout.root, env=env)
+    wait_for(checkout.log, "started")
+    return job
 
 
 def wait_for(log: Path, line: str) -> None:

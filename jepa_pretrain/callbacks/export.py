@@ -5,8 +5,10 @@ from pathlib import Path
 import lightning
 
 from jepa_pretrain.interop.architectures import build
-from jepa_pretrain.interop.export import fill, write
+from jepa_pretrain.interop.export import fill, shapes, write
 from jepa_pretrain.methods.sharding import plain_class, whole_weights
+
+SOURCE = "the trained encoder"
 
 
 class Export(lightning.Callback):
@@ -15,6 +17,7 @@ class Export(lightning.Callback):
     def on_train_end(self, trainer, module) -> None:
         weights = whole_weights(module.exported)  # by all ranks: each may hold a share
         if trainer.is_global_zero:
-            encoder = build({"class": plain_class(module.exported).__name__, "args": module.exported.config})
-            fill(encoder, weights, "the trained encoder")
+            description = {"class": plain_class(module.exported).__name__, "args": module.exported.config}
+            encoder = build(description, shapes(weights), SOURCE)
+            fill(encoder, weights, SOURCE)
             write(encoder, Path(trainer.default_root_dir) / "export", module.provenance())

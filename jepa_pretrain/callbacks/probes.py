@@ -16,9 +16,10 @@ from jepa_pretrain.evals.vote import weighted_vote
 
 
 def _labelled(features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (B, D) and labels (B,) of the samples that have a label."""
-    known = label >= 0
-    return features.float()[known], label[known]
+    """Features (B, D) and labels (B,) of the samples that have a label and whose features are finite."""
+    features = features.float()
+    known = (label >= 0) & features.isfinite().all(dim=1)
+    return features[known], label[known]
 
 
 class OnlineProbe(lightning.Callback):

@@ -11,13 +11,17 @@ import torchvision  # noqa: F401  registers torch.ops.image
 from PIL import Image
 from torch import Tensor
 
+from jepa_pretrain.untrusted import printable
+
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff", "gif", "jp2")
+Image.init()  # loads the plug-ins that `FORMATS` names
 RGB = 3  # torchvision's ImageReadMode.RGB
 MAX_PIXELS = 100_000_000
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes of 16-bit grey pictures; its own conversion clips
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "JPEG2000")  # others run programs (EPS: gs)
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-DAMAGE += (zlib.error, Image.DecompressionBombError)
+DAMAGE += (zlib.error, Image.DecompressionBombError, RuntimeError, MemoryError, AssertionError, ZeroDivisionError)
 
 
 class BrokenPicture(Exception):
@@ -37,16 +41,20 @@ def decode(data: bytearray) -> Tensor:
         BrokenPicture: The bytes cannot be decoded, or hold more than 100 megapixels.
     """
     if data[:3] == b"\xff\xd8\xff":
-        _refuse_giant(*jpeg_size(data))
-        return _jpeg(data)
+        size = jpeg_size(data)
+        _refuse_giant(*size)
+        return _jpeg(data) if all(size) else _with_pillow(data)  # a giant must not hide; Pillow knows its size first
     return _with_pillow(data)
 
 
 def jpeg_size(data: bytes | bytearray) -> tuple[int, int]:
-    """Width and height from a JPEG's frame header (ITU T.81, B.2.2); (0, 0) where none is found."""
+    """Width and height from a JPEG's frame header (ITU T.81, B.2.2); (0, 0) where none is found.
+
+    libjpeg reads over stray bytes between two segments; a size behind such is not looked for here.
+    """
     at, end = 2, len(data) - 9
     while at < end:
-        if data[at] != 0xFF:
+        if data[at] != 0xFF or data[at + 1] == 0x00:
             return 0, 0
         marker = data[at + 1]
         if marker in START_OF_FRAME:
@@ -76,19 +84,19 @@ def _with_turbo(data: bytearray) -> Tensor:
 
 def _with_pillow(data: bytearray) -> Tensor:
     try:
-        with Image.open(BytesIO(data)) as picture:
+        with Image.open(BytesIO(data), formats=FORMATS) as picture:
             _refuse_giant(*picture.size)
             pixels = _rgb(picture)
     except DAMAGE as error:
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise BrokenPicture(reason or type(error).__name__) from None
+        raise BrokenPicture(printable(reason or type(error).__name__)) from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8."""
     if picture.mode in DEEP:
-        deep = np.asarray(picture).astype(np.int64)
+        deep = np.asarray(picture)
         grey = (deep >> 8 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.array(picture.convert("RGB"))

@@ -102,7 +102,8 @@ class Method(lightning.LightningModule):
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.follow(self.progress)
+        if any(p.grad is not None for p in self.parameters()):  # the guard leaves none where it skips a step
+            self.follow(self.progress)
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
