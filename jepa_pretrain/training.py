@@ -18,6 +18,7 @@ from lightning.fabric.plugins.collectives.torch_collective import default_pg_tim
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from jepa_pretrain.callbacks.checkpoint import Checkpoints, newest
 from jepa_pretrain.callbacks.collapse import Collapse
@@ -91,8 +92,9 @@ class Recipe(SaveConfigCallback):
     def on_train_start(self, trainer, pl_module) -> None:
         self.config = self.config.clone()
         self.config.ckpt_path = None
+        folder = trainer.log_dir  # asks rank 0, so every rank has to
         if trainer.is_global_zero:
-            _set_aside(Path(trainer.log_dir) / "config.yaml", self.parser.dump(self.config, skip_none=False))
+            _set_aside(Path(folder) / "config.yaml", self.parser.dump(self.config, skip_none=False))
         super().setup(trainer, pl_module, "fit")
 
 
@@ -255,7 +257,8 @@ def _start(folder: Path, asked: str | None) -> str | None:
             "or remove it"
         )
     if asked and not last:
-        print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
+        # no error, as a job that is requeued expects
+        rank_zero_only(print)(f"nothing to go on from in {folder}: starting anew", flush=True)
     return str(last) if last else None
 
 
