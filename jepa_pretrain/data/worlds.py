@@ -18,10 +18,6 @@ SLOW, FAST = (0.01, 0.04), (0.03, 0.07)  # speeds of the large and of the small,
 TURN = 0.4  # radians that a shape is turned, to either side
 TEXTURE, GRAIN = 0.03, 0.02  # deviation of the background's waves and noise; values are in 0..1
 FORCE, DAMPING, HOLD = 0.02, 0.85, 4  # of the pushed: speed by an action of 1, what stays of it, frames it lasts
-    0.02,
-    0.85,
-    4,
-)  # of the pushed: speed that an action of 1 gives, what stays of it, frames it lasts
 BALL, TRACK = 0.08, 0.05  # of the fork: radius, and half the track's width
 WAYS = (-1, 1)  # left and right
 
