@@ -3,8 +3,9 @@
 A clip that is longer than its video holds the video's last frame.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -85,18 +86,34 @@ def decode(data: bytearray, extension: str, span: Span, places: list[float]) -> 
     Raises:
         BrokenPicture: The bytes cannot be decoded, or are too large.
     """
-    if extension in VIDEOS or (extension == "gif" and span.frames > 1):
-        return decoder()(data, span, places)
+    if is_video(extension) or (extension == "gif" and span.frames > 1):
+        return videos().decode_clips(data, span, places)
     return [Taken(images.decode(data)[None], [0])] * len(places)
 
 
-def decoder() -> Callable[[bytearray, Span, list[float]], list[Taken]]:
-    """The video decoder, whose library is needed for videos only."""
+def check(data: bytearray, extension: str) -> None:
+    """Decodes all of a picture or a video.
+
+    Raises:
+        BrokenPicture: That cannot be done.
+    """
+    if is_video(extension):
+        videos().check(data)
+    else:
+        images.decode(data)
+
+
+def is_video(extension: str) -> bool:
+    """Whether a member is a video by its extension."""
+    return extension in VIDEOS
+
+
+def videos() -> ModuleType:
+    """The module that decodes videos, whose library is needed for videos only."""
     try:
-        from jepa_pretrain.data.videos import decode_clips
+        return import_module("jepa_pretrain.data.videos")
     except ImportError as error:
         raise UserError(f"videos need PyAV: install the extra, jepa-pretrain[video] ({error})") from None
-    return decode_clips
 
 
 def actions_at(actions: Tensor, numbers: list[int]) -> Tensor:

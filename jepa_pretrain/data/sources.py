@@ -1,4 +1,4 @@
-"""What can be packed: an image folder, a torchvision dataset, or existing shards, behind one small interface."""
+"""What can be packed: a folder of pictures or videos, a torchvision dataset, or shards, behind one small interface."""
 
 import inspect
 import json
@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.datasets import DatasetFolder, VisionDataset
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.images import EXTENSIONS
+from jepa_pretrain.data.clips import EXTENSIONS
 from jepa_pretrain.data.index import open_index
 
 SPLITS = {"train", "training", "val", "valid", "validation", "test"}
@@ -42,7 +42,7 @@ def open_source(source: str, split: str, root: str, download: bool) -> Source:
     """Finds out what `source` is.
 
     Args:
-        source: An image folder, `torchvision:NAME`, or shards (a pattern, URL or folder of tars).
+        source: A folder of pictures or videos, `torchvision:NAME`, or shards (a pattern, URL or folder of tars).
         split: "train", "val", ...; chooses the part of a torchvision dataset.
         root: Where torchvision datasets lie.
         download: Let torchvision download what is missing.
@@ -59,7 +59,7 @@ def open_source(source: str, split: str, root: str, download: bool) -> Source:
 
 
 class Files:
-    """Pictures in files.
+    """Pictures and videos in files.
 
     Args:
         paths: The files, in a fixed order.
@@ -166,7 +166,7 @@ def _folder(folder: Path) -> Files:
         )
     if not classes:
         if not flat:
-            raise UserError(f"{folder} holds no pictures ({', '.join(EXTENSIONS)}) and no class folders")
+            raise UserError(f"{folder} holds no pictures or videos ({', '.join(EXTENSIONS)}) and no class folders")
         return Files(flat, [-1] * len(flat), [], folder)
     if flat:
         raise UserError(f"{folder} holds pictures both beside and inside class folders: move {flat[0].name}")
@@ -177,7 +177,7 @@ def _folder(folder: Path) -> Files:
 
 
 def _pictures(folder: Path, deep: bool = True) -> list[Path]:
-    """Picture files, sorted; hidden ones are left out."""
+    """Files of pictures and videos, sorted; hidden ones are left out."""
     found: list[Path] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):

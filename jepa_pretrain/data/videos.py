@@ -16,7 +16,7 @@ import torch
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from jepa_pretrain.data.clips import Span, Taken
+from jepa_pretrain.data.clips import ROUNDING, Span, Taken
 from jepa_pretrain.data.images import BrokenPicture
 
 FORMATS = "mov,mp4,avi,matroska,webm,gif,mpeg,mpegts,ogg,asf,flv,mpegvideo,h264,hevc,ivf"
@@ -48,10 +48,28 @@ def decode_clips(data: bytearray, span: Span, places: list[float]) -> list[Taken
         return [Taken(_stacked([frames[number] for number in one]), one) for one in chosen]
 
 
-def count_frames(data: bytes) -> int:
-    """Decodes a whole video, to know that it is whole; returns how many frames it has."""
+def check(data: bytes) -> tuple[int, int]:
+    """Decodes a whole video, to know that it is whole; returns the height and width of its frames."""
+    size = None
     with opened(BytesIO(data)) as video:
-        return sum(1 for _ in video.walk())
+        for _, pixels in video.walk():
+            if size not in (None, pixels.shape[:2]):
+                raise BrokenPicture("its frames change their size")
+            size = pixels.shape[:2]
+    if size is None:
+        raise BrokenPicture("no frame of it can be decoded")
+    return size
+
+
+def duration(file: BinaryIO) -> float:
+    """Seconds that a video lasts, as its header says; counted where that says nothing."""
+    with opened(file, (0.0, 0.0)) as video:
+        stated = video.container.duration
+    if stated:
+        return stated / av.time_base
+    file.seek(0)
+    with opened(file) as video:
+        return video.end - video.times[0]
 
 
 def _stacked(frames: list[np.ndarray]) -> torch.Tensor:
@@ -106,7 +124,7 @@ class Video:
         moving = [one for one in container.streams.video if Disposition.attached_pic not in one.disposition]
         if not moving:
             raise BrokenPicture("there is no video in it")
-        self.stream = moving[0]
+        self.container, self.stream = container, moving[0]
         self.context = self.stream.codec_context
         if self.context is None:
             raise BrokenPicture("its codec is unknown")
@@ -126,7 +144,7 @@ class Video:
         shown = sorted(shown)
         self._number = {pts: number for number, pts in enumerate(shown)}
         times = np.array(shown, dtype=np.float64) * float(self.stream.time_base)
-        return times, times[-1] + (float(np.median(np.diff(times))) if len(times) > 1 else 1 / self._rate())
+        return times, times[-1] + (float(np.median(np.diff(times))) if len(times) > 1 else 1 / self.rate)
 
     def _by_order(self) -> tuple[np.ndarray, float]:
         """Times by the frame rate, of a file that has none; its frames have to be counted."""
@@ -134,10 +152,12 @@ class Video:
             raise BrokenPicture("neither its frames have times nor has it a frame rate")
         count = sum(1 for _ in self._decoded(self.packets))
         self.context.flush_buffers()
-        times = np.arange(count) / self._rate()
-        return times, count / self._rate()
+        times = np.arange(count) / self.rate
+        return times, count / self.rate
 
-    def _rate(self) -> float:
+    @property
+    def rate(self) -> float:
+        """Frames per second on average; 1 where that is unknown."""
         return float(self.stream.average_rate or 1)
 
     def frames(self, numbers: Iterable[int], at_most: int) -> dict[int, np.ndarray]:
@@ -162,11 +182,20 @@ class Video:
                 raise BrokenPicture(f"frame {min(wanted)} of {len(self.times)} cannot be decoded")
         return found
 
-    def walk(self) -> Iterator[tuple[float, np.ndarray]]:
-        """All frames (H, W, 3) in order, with their times."""
+    def walk(self, begin: float = 0.0, end: float = float("inf")) -> Iterator[tuple[float, np.ndarray]]:
+        """The frames (H, W, 3) from one second to another, in order, with their seconds.
+
+        Args:
+            begin: Counted from the beginning of the video.
+            end: The frame that appears then is left out.
+        """
+        start = float((self.stream.start_time or 0) * self.stream.time_base) if not self.ordered else 0.0
         for number, frame in self._numbered(0):
-            if number is not None:
-                yield self.times[number], self._pixels(frame, 1)
+            if number is None:
+                continue
+            seconds = self.times[number] - start
+            if begin - ROUNDING <= seconds < end - ROUNDING:
+                yield seconds, self._pixels(frame, 1)
 
     def _key_before(self, number: int) -> int:
         """Which packet to begin at, to decode a frame: the latest key frame that is not shown after it."""
