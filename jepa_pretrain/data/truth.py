@@ -33,9 +33,9 @@ def truth(
 
     Returns:
         Over samples S, frames T and objects O: `position` (S, T, O, 2) x, y in parts of the side, y down; `velocity`
-        (S, T, O, 2) the same per frame of the video; `visible` (S, T, O) share of the object that is not hidden; `shape`
-        (S, O) number in `SHAPES`; `radius` (S, O) in parts of the side; `angle` (S, O) radians; `colour` (S, O, 3) in
-        0..1. Later objects lie in front of earlier ones; the first is the large one.
+        (S, T, O, 2) the same per frame of the video; `visible` (S, T, O) share of the object that is not hidden;
+        `shape` (S, O) number in `SHAPES`; `radius` (S, O) in parts of the side; `angle` (S, O) radians; `colour`
+        (S, O, 3) in 0..1. Later objects lie in front of earlier ones; the first is the large one.
 
     Raises:
         UserError: A key is not there, or its sample has no truth.
