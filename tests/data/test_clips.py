@@ -63,13 +63,10 @@ def test_ranks_workers_and_a_later_start_change_nothing(pattern: str):
             mine = slice(2 * row, 2 * row + 2)
             assert part.key == whole.key[mine]
             assert all(torch.equal(a, b[mine]) for a, b in zip(part.views, whole.views, strict=True))
-    later = list(training(pattern, start=8))
+    later, again = list(training(pattern, start=8)), list(training(pattern, epoch=1))
     assert len(later) == 1
     assert same(later[0], alone[2])
-    second = {
-        key: acted for batch in training(pattern, epoch=1) for key, acted in zip(batch.key, batch.actions, strict=True)
-    }
-    first = {key: acted for batch in alone for key, acted in zip(batch.key, batch.actions, strict=True)}
+    first, second = ({k: a for b in one for k, a in zip(b.key, b.actions, strict=True)} for one in (alone, again))
     assert any(not torch.equal(first[key], second[key]) for key in first), "every epoch takes other clips"
 
 

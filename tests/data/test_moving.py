@@ -39,9 +39,9 @@ def test_energy_and_momentum_are_kept():
 
 
 def test_a_head_on_collision_is_the_textbooks():
-    position, velocity = np.array([[[0.3, 0.5], [0.7, 0.5]]]), np.array([[[0.05, 0.0], [-0.03, 0.01]]])
+    position, velocity = np.array([[[0.3, 0.5], [0.7, 0.5]]]), np.array([[[0.05, 0.0], [-0.03, 0.0]]])
     moved = physics.bounce(position, velocity, np.array([[0.1, 0.1]]), np.array([0, 0]), 6)
-    assert np.allclose(moved.velocity[0, -1], [[-0.03, 0.0], [0.05, 0.01]], atol=1e-3), "equal masses swap"
+    assert np.allclose(moved.velocity[0, -1], [[-0.03, 0.0], [0.05, 0.0]]), "equal masses swap"
     apart = physics.bounce(position, velocity, np.array([[0.1, 0.1]]), np.array([0, 1]), 6)
     assert np.allclose(apart.velocity[0, -1], velocity[0]), "those of other layers pass"
 
@@ -142,14 +142,12 @@ def test_shards_hold_frames_labels_truth_and_actions(world: str, tmp_path: Path)
     known = truth(source, batch.key[::-1], span)
     assert known["position"].shape[:2] == (5, 3)
     every = truth(source)
-    assert every["position"].flip(0)[:, 0:5:2].equal(known["position"]), (
-        "the frames that were read, in order of the keys"
-    )
+    assert every["position"].flip(0)[:, 1:6:2].equal(known["position"]), "the frames read, in order of keys"
     assert known["shape"].flip(0)[:, 0].tolist() == batch.label.tolist() or world == "fork"
     assert (batch.actions is not None) == (world == "pushed")
     shard = Shard(tmp_path / "one" / "train-000000.tar")
     exact = whole(bytes(shard.read(0, "mp4")))
-    assert np.array_equal(batch.views[0][0].permute(1, 2, 3, 0).numpy(), np.stack(exact[0:5:2]))
+    assert np.array_equal(batch.views[0][0].permute(1, 2, 3, 0).numpy(), np.stack(exact[1:6:2]))
     if world == "fork":
         assert np.array_equal(whole(bytes(shard.read(1, "mp4")))[:4], exact[:4]), "lossless, so the pasts are equal"
 
