@@ -5,10 +5,11 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.archive import Shard
+from jepa_pretrain.data.archive import Shard, TooLarge
 from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode
 from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index
+from jepa_pretrain.data.labels import label_of
 from jepa_pretrain.data.tensors import ACTIONS, read_actions
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class Sample(NamedTuple):
     key: str  # "shard/sample"
     extension: str = ""  # what `data` is
     actions: bytearray | None = None  # the member with the actions, where there is one
+    fault: str = "the sample has no picture or video member"  # why there is no data
 
 
 class Samples:
@@ -45,16 +47,19 @@ class Samples:
     def read(self, shard: int, number: int) -> Sample:
         """The bytes of one sample."""
         tar = self._shard(shard)
-        extension, key = tar.first(number, EXTENSIONS) or "", f"{tar.name}/{tar.keys[number]}"
-        label, actions = self._label(tar, number), tar.read(number, ACTIONS)
-        return Sample(tar.read(number, extension), label, key, extension, actions)
+        extension, label = tar.first(number, EXTENSIONS) or "", label_of(tar, number, len(self.index.classes))
+        key = f"{tar.name}/{tar.keys[number]}"
+        try:
+            return Sample(tar.read(number, extension), label, key, extension, tar.read(number, ACTIONS))
+        except TooLarge as error:
+            return Sample(None, label, key, fault=str(error))
 
     def clips(self, sample: Sample, places: list[float]) -> list[Taken] | None:
         """Clips of a sample, by their places; None, with a log line the first time, where it is broken."""
         self.seen += 1
         try:
             if sample.data is None:
-                raise BrokenPicture("the sample has no picture or video member")
+                raise BrokenPicture(sample.fault)
             clips = decode(sample.data, sample.extension, self.span, places)
             return clips if sample.actions is None else [_with_actions(clip, sample.actions) for clip in clips]
         except BrokenPicture as error:
@@ -70,19 +75,6 @@ class Samples:
             self._open.popitem(last=False)
         self._open[number] = self.index.shards[number].open(self.index.cache)
         return self._open[number]
-
-    def _label(self, tar: Shard, number: int) -> int:
-        text = tar.read(number, "cls")
-        if text is None:
-            return -1
-        where = f"shard {tar.name}, sample {tar.keys[number]}"
-        try:
-            label = int(text)
-        except ValueError:
-            raise UserError(f"{where}: the label {bytes(text[:20])!r} is not a whole number") from None
-        if self.index.classes and label >= len(self.index.classes):
-            raise UserError(f"{where}: label {label}, but only {len(self.index.classes)} classes are listed")
-        return label
 
     def _count_broken(self, key: str, reason: str) -> None:
         self.broken += 1
