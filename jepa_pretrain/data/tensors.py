@@ -5,6 +5,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from jepa_pretrain.data.images import BrokenPicture
+from jepa_pretrain.untrusted import printable
 
 ACTIONS = "actions.safetensors"  # the member that becomes `Batch.actions`: one tensor, `actions` (F, A) float
 TRUTH = "truth.safetensors"  # the member that only evaluations read
@@ -24,7 +25,7 @@ def read_tensors(data: bytes | bytearray) -> dict[str, Tensor]:
     try:
         return load(bytes(data))
     except SafetensorError as error:
-        raise BrokenPicture(f"tensors cannot be read: {error}") from None
+        raise BrokenPicture(printable(f"tensors cannot be read: {error}")) from None
 
 
 def read_actions(data: bytes | bytearray, frames: int) -> Tensor:

@@ -18,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 
 from jepa_pretrain.data.clips import ROUNDING, Span, Taken
 from jepa_pretrain.data.images import BrokenPicture
+from jepa_pretrain.untrusted import printable
 
 FORMATS = "mov,mp4,avi,matroska,webm,gif,mpeg,mpegts,ogg,asf,flv,mpegvideo,h264,hevc,ivf"
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
@@ -109,7 +110,8 @@ class opened:
 
 
 def _reason(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, av.FFmpegError) else str(error)) or type(error).__name__
+    words = error.strerror if isinstance(error, av.FFmpegError) else str(error)
+    return printable(words or type(error).__name__)
 
 
 class Video:
