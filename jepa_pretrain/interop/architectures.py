@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 
-KNOWN = {"ViT": ViT, "TimmEncoder": TimmEncoder}
+KNOWN = {kind.__name__: kind for kind in (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)}
 
 
 def describe(encoder: nn.Module) -> dict[str, Any]:
