@@ -1,16 +1,21 @@
 """From the description of an encoder to the encoder: an explicit list of classes, never a path read from a file."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Size, nn
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.untrusted import shown, whole
 
 KNOWN = {kind.__name__: kind for kind in (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)}
+Shapes = dict[str, Size]  # of tensors, by name
+SIDE = 2048  # pixels of a picture that an encoder may take; a timm model is tried on one of that size when it is made
+REFUSED = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
 def describe(encoder: nn.Module) -> dict[str, Any]:
@@ -28,27 +33,102 @@ def describe(encoder: nn.Module) -> dict[str, Any]:
     return {"class": name, "args": dict(encoder.config)}
 
 
-def build(architecture: dict[str, Any]) -> nn.Module:
+def build(architecture: dict[str, Any], weights: Shapes, source: str) -> nn.Module:
     """The encoder that `architecture` describes, with fresh weights drawn from seed 0.
 
-    The description may come from a stranger's file, so nothing is downloaded and no class is imported by name.
+    The description may come from a stranger's file, so nothing is downloaded, no class is imported by name, and what
+    it describes is compared with the weights that came with it before any memory is taken.
 
     Args:
         architecture: `{"class": name, "args": {...}}` as written by `describe`.
+        weights: The shapes of the weights that it has to fit.
+        source: Where both come from, for the message.
 
     Raises:
-        UserError: An unknown class, or arguments that the class refuses.
+        UserError: An unknown class, arguments that the class refuses, or weights of another architecture.
     """
     if not isinstance(architecture, dict) or not isinstance(architecture.get("args"), dict):
         raise UserError('the architecture must read {"class": name, "args": {...}}; export the encoder again')
     name, args = architecture.get("class"), dict(architecture["args"])
-    if name not in KNOWN:
-        raise UserError(f"unknown encoder class {name!r}; known: {', '.join(sorted(KNOWN))}")
-    if name == "TimmEncoder":
-        args["pretrained"] = False
+    if not isinstance(name, str) or name not in KNOWN:
+        raise UserError(f"unknown encoder class {shown(name)}; known: {', '.join(sorted(KNOWN))}")
+    args.pop("pretrained", None)
+    for key, value in args.items():
+        if key not in ALLOWED[name] or not ALLOWED[name][key](value):
+            raise UserError(f"{name} refuses these arguments, {shown(args, 200)}: {key} cannot be {shown(value)}")
+    _check_layers(args, weights, source)
+    with torch.device("meta"):  # the shapes without their memory
+        check_shapes({key: one.shape for key, one in _make(name, args).state_dict().items()}, weights, source)
+    return _make(name, args)
+
+
+def check_shapes(own: Shapes, weights: Shapes, source: str) -> None:
+    """Every tensor of both sides must match in name and shape.
+
+    Args:
+        own: What the encoder has.
+        weights: What there is to fill it.
+        source: Where the weights come from, for the message.
+
+    Raises:
+        UserError: Names missing, names left over, or shapes that differ; it says which.
+    """
+    missing, left_over = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or left_over:
+        raise UserError(f"{source}: weights missing: {_some(missing)}; not of this architecture: {_some(left_over)}")
+    for name, shape in own.items():
+        if shape != weights[name]:
+            expected, found = tuple(shape), tuple(weights[name])
+            raise UserError(f"{source}: {name} should have shape {expected}, found {found}; wrong config for it?")
+
+
+def _make(name: str, args: dict[str, Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             return KNOWN[name](**args)
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise UserError(f"{name} refuses these arguments, {args}: {error}") from error
+        except REFUSED as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{name} refuses these arguments, {shown(args, 200)}: {reason[0]}") from error
+
+
+def _check_layers(args: dict[str, Any], weights: Shapes, source: str) -> None:
+    """Even without their memory, a billion layers would take for ever to describe."""
+    if args.get("depth", 0) > len(weights):
+        raise UserError(f"{source}: {args['depth']} layers, but only {len(weights)} tensors; wrong config for it?")
+
+
+def _some(names: list[str]) -> str:
+    short = [shown(name, 100).strip("'") for name in names[:5]]
+    return (", ".join(short) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "none"
+
+
+def _count(most: int) -> Callable[[object], bool]:
+    return lambda value: whole(value, 1, most)
+
+
+def _number(low: float, high: float) -> Callable[[object], bool]:
+    """Refuses NaN as well, which is not between any two numbers."""
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _three(low: float, high: float) -> Callable[[object], bool]:
+    one = _number(low, high)
+    return lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(map(one, value))
+
+
+STATISTICS = {"mean": _three(-10, 10), "std": _three(1e-6, 100)}
+VIT = (
+    STATISTICS
+    | {key: _count(SIDE) for key in ("image_size", "patch", "frames", "tubelet", "depth")}
+    | {"width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)}
+)
+ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
+    "ViT": VIT,
+    "RotaryViT": VIT,
+    "TiledRotaryViT": VIT,
+    "MixedViT": VIT,
+    "TimmEncoder": STATISTICS
+    | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
+    | {"cifar_stem": lambda value: isinstance(value, bool)},
+}

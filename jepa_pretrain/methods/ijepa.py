@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Grid, Masks, Output, UserError
 from jepa_pretrain.ema import EMA
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.models.predictor import DensePredictor, MaskedPredictor
 from jepa_pretrain.objectives.dense import DenseLoss
-from jepa_pretrain.ops import gather_tokens, pool
+from jepa_pretrain.ops import exact, gather_tokens, pool
 from jepa_pretrain.optim import OptimizerRecipe
 from jepa_pretrain.schedules import Schedule
 
@@ -75,17 +76,17 @@ class IJEPA(Method):
         clip = batch.views[0]
         if not batch.masks:
             raise UserError("I-JEPA needs masks: give the data a masker, e.g. jepa_pretrain.masking.MultiBlock")
-        tokens = self._read(self.target, clip).float()  # (B, N, D), with depths (B, N, levels * D)
+        tokens = exact(self._read(self.target, clip))  # (B, N, D), with depths (B, N, levels * D)
         target = self._normed(tokens)  # no gradient: EMA.forward has none
         losses, visible, regularities = [], [], []
         for masks in batch.masks:
             context = self._read(self.encoder, clip, masks.context)  # (B, K, D)
             predicted, seen = self._predict(context, masks)
-            losses.append(self.loss(predicted.float(), gather_tokens(target, masks.targets)))
+            losses.append(self.loss(exact(predicted), gather_tokens(target, masks.targets)))
             visible.append(self._visible(seen, target, masks))
             regularities.append(self._regularity(context))
         loss = torch.stack(losses).mean()
-        terms = {"prediction": loss.detach(), "target_std": pool(target).std(dim=0).mean()}
+        terms = {"prediction": loss.detach(), "target_std": distributed.gather(pool(target)).std(dim=0).mean()}
         if self.dense is not None:
             terms["visible"] = torch.stack(visible).mean().detach()
             loss = loss + self.dense.weight(self.progress) * torch.stack(visible).mean()
@@ -116,7 +117,7 @@ class IJEPA(Method):
     def _visible(self, seen: Tensor | None, target: Tensor, masks: Masks) -> Tensor:
         if self.dense is None:
             return target.new_zeros(())
-        return self.dense(seen.float(), gather_tokens(target, masks.context), masks, self.encoder.grid)
+        return self.dense(exact(seen), gather_tokens(target, masks.context), masks, self.encoder.grid)
 
     def _regularity(self, context: Tensor) -> Tensor:
         if self.regularizer is None:
