@@ -11,7 +11,7 @@ GRID = Grid(2, 5, 6)
 
 
 def test_the_nearer_a_hidden_token_the_more_a_visible_one_counts():
-    masks = Tubes(2, (0.3, 0.3), span=0.5)(3, GRID, torch.Generator().manual_seed(0))
+    masks = Tubes(2, (0.2, 0.2))(3, GRID, torch.Generator().manual_seed(1))
     count = masks.context.shape[1]
     predicted, target = torch.randn(2, 3, count, 4)
     place = [(i // 30, i // 6 % 5, i % 6) for i in range(GRID.tokens)]
@@ -30,5 +30,4 @@ def test_the_nearer_a_hidden_token_the_more_a_visible_one_counts():
     torch.testing.assert_close(loss, torch.tensor(total / (3 * count)), rtol=1e-5, atol=1e-6)
     flat = DenseLoss(Constant(0.5), by_distance=False)(predicted, target, masks, GRID)
     torch.testing.assert_close(flat, (predicted - target).abs().mean())
-    clip_only = Tubes(2, (0.3, 0.3))(3, GRID, torch.Generator().manual_seed(1))
-    assert nearest_target(clip_only, GRID).max() > 1.0  # some lie farther off
+    assert expected.max() > 1.5  # some lie farther off
