@@ -7,11 +7,12 @@ import torch
 from torch import Size, nn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.untrusted import shown, whole
 
-KNOWN = {"ViT": ViT, "TimmEncoder": TimmEncoder}
+KNOWN = {kind.__name__: kind for kind in (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)}
 Shapes = dict[str, Size]  # of tensors, by name
 SIDE = 2048  # pixels of a picture that an encoder may take; a timm model is tried on one of that size when it is made
 REFUSED = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
@@ -110,10 +111,16 @@ def _three(low: float, high: float) -> Callable[[object], bool]:
 
 
 STATISTICS = {"mean": _three(-10, 10), "std": _three(1e-6, 100)}
-ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
-    "ViT": STATISTICS
+VIT = (
+    STATISTICS
     | {key: _count(SIDE) for key in ("image_size", "patch", "frames", "tubelet")}
-    | {"depth": _count(512), "width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)},
+    | {"depth": _count(512), "width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)}
+)
+ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
+    "ViT": VIT,
+    "RotaryViT": VIT,
+    "TiledRotaryViT": VIT,
+    "MixedViT": VIT,
     "TimmEncoder": STATISTICS
     | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
     | {"cifar_stem": lambda value: isinstance(value, bool)},
