@@ -133,15 +133,16 @@ class Hierarchy(nn.Module):
         chosen = list(self.levels[:levels])
         below = self._actions_of(actions)
         readings = plan(chosen, self._moments_of(clip))
-        states, result = self._tokens(clip, readings[0].below), []
+        have, result = readings[0].below, []
+        states = self._tokens(clip, have)
         for number, (level, reading) in enumerate(zip(chosen, readings, strict=True)):
             if number and detach:
                 states, below = states.detach(), None if below is None else below.detach()
-            own = level.states(states, reading.below, reading.moments)
+            own = level.states(states, have, reading.moments)
             # states are read from the first on where they are read: the plan lists them all
             below = level.transitions(below, states if level.reads_states else None, reading.transitions)
             result.append(self._kept(own, below, reading))
-            states = own
+            states, have = own, reading.moments
         return result
 
     @staticmethod

@@ -4,7 +4,7 @@
 
 The paper's four criteria: s_x and s_y carry much information (the anti-collapse term, not here), s_y is predicted well
 from s_x and z, and z carries little: that is R, without which z would simply be a copy of s_y and every pair of
-states would have a low energy. Here z is one vector for each transition; its regulariser may depend on the present state.
+states would have a low energy. Here z is one vector for each transition; its regulariser may depend on s_x.
 
 Three ways to get a z: amortised, q(z | s_x, s_y), in training; the arg-min of E, for the energy; drawn from the Gibbs
 distribution of the regulariser, exp(-R), to predict.

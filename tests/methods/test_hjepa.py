@@ -1,7 +1,10 @@
 """H-JEPA's step against its algorithm, its stages, its two ranks, and that it trains."""
 
+import multiprocessing
+
 import pytest
 import torch
+import torch.distributed as dist
 from small_hierarchies import WIDTH, first, hierarchy, upper
 
 from jepa_pretrain.contracts import Batch, UserError
@@ -19,9 +22,9 @@ def method(made, objective=None, **options):
     return HJEPA(made, objective or VarianceCovarianceLoss(), AdamW(Constant(1e-3), Constant(0.0)), **options)
 
 
-def with_actions(**options):
+def with_actions(objective=None, **options):
     torch.manual_seed(0)
-    return method(hierarchy(first(A), upper(2, inputs=A), upper(2, inputs=4)), rollout=2, **options)
+    return method(hierarchy(first(A), upper(2, inputs=A), upper(2, inputs=4)), objective, rollout=2, **options)
 
 
 def without_actions(**options):
@@ -118,6 +121,55 @@ def test_level_by_level_trains_one_at_a_time(monkeypatch):
         # level 2's macro-actions read level 1's actions as they are, so nothing below a stage has a gradient
         assert (next(made.hierarchy.encoder.parameters()).grad is None) == (stage > 1)
         assert {name.split("/")[0] for name in output.terms} == {f"level{stage}"}
+
+
+def gradients(made, data, seed):
+    torch.manual_seed(seed)
+    made.step(data).loss.backward()
+    return [p.grad for p in made.parameters()]
+
+
+def rank_main(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    data = batch()
+    mine = data._replace(views=[data.views[0].chunk(2)[rank]], actions=data.actions.chunk(2)[rank])
+    grads = gradients(with_actions(objective=SIGReg(8)), mine, seed=rank)  # what rank 1 draws must not count
+    for grad in grads:  # what DDP does
+        dist.all_reduce(grad)
+    if rank == 0:
+        torch.save([grad / 2 for grad in grads], f"{folder}/gradients.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
+def test_two_ranks_equal_one_on_the_joined_batch(tmp_path):
+    ranks = [multiprocessing.get_context("fork").Process(target=rank_main, args=(r, str(tmp_path))) for r in (0, 1)]
+    for one in ranks:
+        one.start()
+    for one in ranks:
+        one.join(60)
+        assert one.exitcode == 0
+    two = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    made = with_actions(objective=SIGReg(8))
+    assert sum(grad.abs().sum() for grad in two) > 0
+    for (name, _), got, expected in zip(made.named_parameters(), two, gradients(made, batch(), 0), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_without_the_variance_term_the_encoder_collapses(weight):
+    torch.manual_seed(0)
+    made = method(hierarchy(first(moments=3)), weight=weight)
+    optimizer = torch.optim.AdamW(made.parameters(), 1e-2)
+    spread = []
+    for _ in range(25):
+        output = made.step(batch(False))
+        spread.append(float(output.terms["level1/std"]))
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    assert spread[-1] > 2 * spread[0] if weight else spread[-1] < 0.3 * spread[0], spread[:: len(spread) - 1]
 
 
 def test_mistakes_are_explained():
