@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.untrusted import printable
 
 COMMANDS = {
     "fit": ("train a recipe: --config recipes/X.yaml", "jepa_pretrain.training:Fit"),
@@ -69,8 +70,8 @@ def _one_line(error: UserError) -> str:
     """The message; what a data worker raised arrives wrapped in its traceback, whose last line is the message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("Caught UserError"):
-        return lines[-1].partition("UserError: ")[2]
-    return str(error)
+        return printable(lines[-1].partition("UserError: ")[2])
+    return printable(str(error))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,14 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
+def gather_objects(x: object) -> list:
+    """The same thing of every rank, in rank order; for what is small and rare."""
+    parts = [x] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(parts, x)
+    return parts
+
+
 def mean(x: Tensor) -> Tensor:
     """Average over ranks, without gradient."""
     return total(x) / world_size()

@@ -26,6 +26,11 @@ def pool(tokens: Tensor) -> Tensor:
     return tokens.mean(dim=1)
 
 
+def exact(x: Tensor) -> Tensor:
+    """In fp32 at least, whatever the autocast: half precision is widened, double stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _sincos(width: int, position: Tensor) -> Tensor:
     """Sine and cosine features of one coordinate, (N,) -> (N, width); Vaswani et al. 2017, section 3.5."""
     frequency = 10000.0 ** -(torch.arange(width // 2, dtype=torch.float64) / (width / 2))

@@ -1,7 +1,9 @@
 """From a recipe to a run: LightningCLI with what every run has (probes, monitors, checkpoints, record, export)."""
 
 import errno
+import itertools
 import logging
+import os
 import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
@@ -12,19 +14,26 @@ from pathlib import Path
 import torch
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from lightning import LightningDataModule, Trainer
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from jepa_pretrain.callbacks.checkpoint import Checkpoints, is_whole, newest
+from jepa_pretrain.callbacks.checkpoint import Checkpoints, newest
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.export import Export
+from jepa_pretrain.callbacks.guard import Guard
+from jepa_pretrain.callbacks.peers import Peers
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.progress import Bar
 from jepa_pretrain.callbacks.record import CSV
+from jepa_pretrain.callbacks.starts import Starts
 from jepa_pretrain.callbacks.stopping import Stopped
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.checkpoint import read
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.recipe import brief
+from jepa_pretrain.strategies import PATIENCE, SyncBatchNorm
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data side splits by itself
@@ -70,12 +79,20 @@ class Parser(LightningArgumentParser):
 
 
 class Recipe(SaveConfigCallback):
-    """Writes the resolved recipe when training starts, so that a run that never started leaves nothing behind."""
+    """Writes the resolved recipe when training starts, so that a run that never started leaves nothing behind.
+
+    The checkpoint to continue from belongs to one start and stays out of it (`record.json` has it). A continued run
+    with another recipe keeps the one before as `config-1.yaml`, `config-2.yaml`, ...
+    """
 
     def setup(self, trainer, pl_module, stage: str) -> None:
         """Too early."""
 
     def on_train_start(self, trainer, pl_module) -> None:
+        self.config = self.config.clone()
+        self.config.ckpt_path = None
+        if trainer.is_global_zero:
+            _set_aside(Path(trainer.log_dir) / "config.yaml", self.parser.dump(self.config, skip_none=False))
         super().setup(trainer, pl_module, "fit")
 
 
@@ -121,9 +138,10 @@ class Fit(LightningCLI):
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")  # inside Lightning
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # EMA targets are, always
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")  # which nobody changes in place
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # data.val is null
-        for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)  # tips, advertisements, "Seed set to 0"
+        for chatty in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+            logging.getLogger(f"lightning.{chatty}").setLevel(logging.WARNING)  # tips, "Seed set to 0", "GLOBAL_RANK"
         with plain_errors():
             super().__init__(
                 Method,
@@ -154,14 +172,19 @@ class Fit(LightningCLI):
         parser.add_lightning_class_args(OnlineProbe, "probe")
         parser.add_lightning_class_args(OnlineKNN, "knn")
         parser.add_lightning_class_args(Collapse, "collapse")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(Bar, "bar")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        super().parse_arguments(parser, args)
-        asked = self.config[self.config.subcommand].ckpt_path
-        if asked and asked != "last":  # before Lightning opens it
-            _check_checkpoint(Path(asked))
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint brings weights and counters; unlike Lightning we let it change nothing in the recipe."""
+
+    def _check_checkpoint(self, path: Path) -> None:
+        """Refuse a checkpoint that is damaged or could run code, unless told to trust it: `--weights_only false`."""
+        config = self.config[self.subcommand]
+        if config.weights_only is not False:
+            read(path)
+            config.weights_only = True
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -169,15 +192,26 @@ class Fit(LightningCLI):
         config.run = str(folder)
         config.trainer.default_root_dir = str(folder)
         config.ckpt_path = _start(folder, config.ckpt_path)
+        if config.ckpt_path:
+            self._check_checkpoint(Path(config.ckpt_path))
         if config.trainer.max_steps == 0:
             raise UserError("nothing to train: trainer.max_steps is 0")
+        asked = str(config.trainer.strategy).split("_")[0]
+        if asked in ("fsdp", "deepspeed"):
+            raise UserError(f"trainer.strategy {asked} is not supported: split the weights with fsdp2")
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
+        wanted = self.config_init[self.subcommand].trainer
+        if wanted.sync_batchnorm:
+            wanted.plugins = [*(wanted.plugins or []), SyncBatchNorm()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:  # what Lightning's constructor says of its arguments
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-        trainer.callbacks.append(Export())
+        if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout == default_pg_timeout:
+            trainer.strategy._timeout = PATIENCE  # a recipe can give its own; a rank that died is noticed at once
+        self.peers = Peers()
+        trainer.callbacks += [Starts(), Export(), self.peers]
         trainer.loggers = [CSV(trainer.default_root_dir), *trainer.loggers]
         return trainer
 
@@ -190,6 +224,10 @@ class Fit(LightningCLI):
             if self.trainer.is_global_zero:
                 print(f"{stopped}; go on with the same command and --ckpt_path last", file=sys.stderr)
             sys.exit(stopped.code)
+        except (RuntimeError, UserError) as error:
+            if self.peers.has_said(error):
+                sys.exit(1)
+            raise
         if self.trainer.interrupted:
             kept = Path(run) / "checkpoints" / "last.ckpt"
             ending = "go on with the same command and --ckpt_path last" if kept.exists() else "nothing was kept"
@@ -197,6 +235,13 @@ class Fit(LightningCLI):
             sys.exit(130)
         if self.trainer.is_global_zero:
             print(f"done: {run}/export holds the encoder; jepa-pretrain report {run} draws the run")
+
+
+def _set_aside(path: Path, recipe: str) -> None:
+    """Keep a recipe that is about to be replaced by another one."""
+    if path.exists() and path.read_text() != recipe:
+        number = next(n for n in itertools.count(1) if not path.with_stem(f"config-{n}").exists())
+        os.rename(path, path.with_stem(f"config-{number}"))
 
 
 def _start(folder: Path, asked: str | None) -> str | None:
@@ -212,13 +257,6 @@ def _start(folder: Path, asked: str | None) -> str | None:
     if asked and not last:
         print(f"nothing to go on from in {folder}: starting anew", flush=True)  # as a job that is requeued expects
     return str(last) if last else None
-
-
-def _check_checkpoint(path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"no checkpoint at {path}")
-    if not is_whole(path):
-        raise UserError(f"{path} is truncated or not a checkpoint")
 
 
 def _recipe_name(paths: list) -> str:

@@ -4,23 +4,23 @@ from collections import deque
 
 import lightning
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from jepa_pretrain.callbacks.alarms import raise_alarm
 from jepa_pretrain.evals.rank import dimension_std, effective_rank
 
 
 class Collapse(lightning.Callback):
-    """Logs `train/rank` (effective rank) and `train/std` of the latest features, and warns when they collapse.
+    """Logs `train/rank` (effective rank) and `train/std` of the latest features; an alarm when they collapse.
 
     The loss of a joint embedding is only a proxy: it falls when everything collapses. These two numbers do not.
 
     Args:
         every: steps between two measurements.
-        samples: number of the latest features that are measured.
+        samples: number of the latest features that are measured, of all ranks together.
         rank_floor: effective rank below which features count as collapsed.
         std_floor: mean deviation, relative to the features' size, below which features count as constant.
-        patience: measurements in a row below a floor before the warning.
+        patience: measurements in a row below a floor before the alarm.
     """
 
     def __init__(
@@ -42,6 +42,9 @@ class Collapse(lightning.Callback):
 
     def _measure(self, trainer, module) -> None:
         features = torch.cat(list(self.latest)).float()
+        features = features[features.isfinite().all(dim=1)]  # a batch that is no number says nothing of the others
+        if len(features) < 2:
+            return
         rank, std = effective_rank(features), dimension_std(features).mean()
         size = features.square().mean().sqrt().clamp_min(1e-12)
         found = {"train/rank": rank, "train/std": std}
@@ -51,11 +54,12 @@ class Collapse(lightning.Callback):
         low = bool(rank < self.rank_floor) or bool(std / size < self.std_floor) or not bool(rank.isfinite())
         self.below = self.below + 1 if low else 0
         if self.below == self.patience:
-            rank_zero_warn(
-                f"step {trainer.global_step}: the features have collapsed: effective rank {rank:.1f} of "
+            words = (
+                f"the features have collapsed: effective rank {rank:.1f} of "
                 f"{features.shape[1]}, deviation {std / size:.1%} of their size. A falling loss means nothing now. "
                 "Usual cures: a slower or later learning rate, a higher EMA momentum, a variance term (regularizer)."
             )
+            raise_alarm(trainer.default_root_dir, trainer.global_step - 1, "collapse", words, float(rank))
 
     def state_dict(self) -> dict:
         return {"latest": list(self.latest), "below": self.below, "measured_at": self.measured_at}

@@ -1,6 +1,7 @@
 """Online probes: what the frozen features would be worth, watched while they are trained.
 
-Both read the detached features that a method returns from its training step, so they never change the training.
+Both read the detached features that a method returns from its training step, so they never change the training. Those
+are the features of all ranks, so that every rank holds the same probe, and a checkpoint of one rank's serves all.
 """
 
 from collections import deque
@@ -14,10 +15,11 @@ from jepa_pretrain import distributed
 from jepa_pretrain.evals.vote import weighted_vote
 
 
-def _labelled(outputs: dict, batch) -> tuple[Tensor, Tensor]:
-    """Features and labels of the samples that have a label."""
-    known = batch.label >= 0
-    return outputs["features"].float()[known], batch.label[known]
+def _labelled(features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (B, D) and labels (B,) of the samples that have a label and whose features are finite."""
+    features = features.float()
+    known = (label >= 0) & features.isfinite().all(dim=1)
+    return features[known], label[known]
 
 
 class OnlineProbe(lightning.Callback):
@@ -41,25 +43,19 @@ class OnlineProbe(lightning.Callback):
         nn.init.zeros_(self.head[1].weight)  # the same on every rank
         nn.init.zeros_(self.head[1].bias)
         self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=self.lr, weight_decay=1e-4)
-        if self._waiting:
-            self.head.load_state_dict(self._waiting["head"])
-            self.optimizer.load_state_dict(self._waiting["optimizer"])
-            self._waiting = None
+        self._restore()
 
     @torch.enable_grad()
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         if self.head is None:
             return
-        features, label = _labelled(outputs, batch)
-        if distributed.total(features.new_tensor(float(len(label) < 2))) > 0:
+        features, label = _labelled(outputs["features"], outputs["label"])
+        if len(label) < 2:
             return
         self.head.train()
         loss = F.cross_entropy(self.head(features.detach()), label)
         self.optimizer.zero_grad()
         loss.backward()
-        for p in self.head.parameters():
-            if p.grad is not None:
-                p.grad.copy_(distributed.mean(p.grad))
         self.optimizer.step()
 
     def on_validation_epoch_start(self, trainer, module) -> None:
@@ -68,7 +64,7 @@ class OnlineProbe(lightning.Callback):
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         if self.head is None:
             return
-        features, label = _labelled(outputs, batch)
+        features, label = _labelled(outputs["features"], batch.label)
         if len(label):
             self.right += (self.head.eval()(features).argmax(1) == label).sum()
             self.seen += len(label)
@@ -86,13 +82,21 @@ class OnlineProbe(lightning.Callback):
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._waiting = state_dict or None
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take over a checkpoint's state once the head is there: strategies load before or after `on_fit_start`."""
+        if self._waiting and self.head is not None:
+            self.head.load_state_dict(self._waiting["head"])
+            self.optimizer.load_state_dict(self._waiting["optimizer"])
+            self._waiting = None
 
 
 class OnlineKNN(lightning.Callback):
     """Weighted k-NN against the latest training features; logs `probe/knn_top1` at every validation.
 
     Args:
-        bank: number of training features kept per process; under augmentation, so a lower bound of the real figure.
+        bank: training features kept, of all ranks together; under augmentation, so a lower bound of the real figure.
         k: neighbours that vote.
         temperature: of the vote's weights.
     """
@@ -102,7 +106,7 @@ class OnlineKNN(lightning.Callback):
         self.bank: deque[tuple[Tensor, Tensor]] = deque()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-        features, label = _labelled(outputs, batch)
+        features, label = _labelled(outputs["features"], outputs["label"])
         if len(label):
             self.bank.append((F.normalize(features, dim=1), label))
         while sum(len(y) for _, y in self.bank) - len(self.bank[0][1] if self.bank else ()) >= self.size:
@@ -115,7 +119,7 @@ class OnlineKNN(lightning.Callback):
             self.keys, self.values = (torch.cat(part) for part in zip(*self.bank, strict=True))
 
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        features, label = _labelled(outputs, batch)
+        features, label = _labelled(outputs["features"], batch.label)
         if not self.ready or not len(label):
             return
         classes = len(trainer.datamodule.classes)

@@ -1,26 +1,26 @@
 """Tar shards with random access: the headers are walked once, then any member is one read away.
 
 Samples are runs of neighbouring members with the same key, as in WebDataset: `key.ext`, the key ends at the first dot
-of the file name. Only regular files count; links and devices are ignored and never followed.
+of the file name. Only regular files count; links and devices are ignored and never followed, and a name is only ever a
+name: nothing is written under it, and what could not be printed safely is escaped.
 """
 
 import os
 import re
-import tarfile
 from pathlib import Path
 
 import numpy as np
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.data.headers import Damaged, Member, walk
 
-BLOCK = 512
-EXTENDED = frozenset(b"xgLKSV")  # pax and GNU headers that change the next member: left to `tarfile`
-REGULAR = frozenset(b"\x000")
 NAME = re.compile(r"^((?:.*/)?[^./]+)\.([^/]+)$")
+MEMBER = 640_000_000  # bytes of a member that is read: 100 megapixels at six bytes each, and some to spare
+CELLS = 100_000_000  # samples times extensions, of the table that says where everything lies: 1.6 GB
 
 
-class Unusual(Exception):
-    """The header walk met something that only `tarfile` understands."""
+class TooLarge(Exception):
+    """A member has more bytes than the reader wants to hold."""
 
 
 class Shard:
@@ -40,7 +40,10 @@ class Shard:
             raise UserError(f"cannot open shard {path}: {error.strerror}") from None
         self.keys: list[str] = []
         self.spans: dict[str, np.ndarray] = {}  # extension -> (S, 2) offset and size, -1 where a sample has none
-        members, cut = self._members()
+        try:
+            members, cut = walk(self._file)
+        except Damaged as error:
+            raise UserError(f"shard {self.name} is not a readable tar: {error}") from None
         self._group(members)
         found = len(self.keys)
         if expected is not None and found != expected:
@@ -55,14 +58,25 @@ class Shard:
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def read(self, sample: int, extension: str) -> bytearray | None:
-        """The bytes of one member, or None where the sample has no such member."""
+    def read(self, sample: int, extension: str, limit: int = MEMBER) -> bytearray | None:
+        """The bytes of one member, or None where the sample has no such member.
+
+        Args:
+            sample: Its number.
+            extension: Which member.
+            limit: Bytes that it may have.
+
+        Raises:
+            TooLarge: It has more.
+        """
         spans = self.spans.get(extension)
         if spans is None:
             return None
         offset, size = spans[sample].tolist()
         if offset < 0:
             return None
+        if size > limit:
+            raise TooLarge(f"the {extension} member has {size:,} bytes, more than {limit:,}")
         data = bytearray(size)
         done = os.preadv(self._file, [data], offset)
         while done < size:  # rare: huge members, network file systems
@@ -80,26 +94,18 @@ class Shard:
         return None
 
     def fields(self, sample: int) -> dict[str, bytearray]:
-        """All members of one sample, by extension, in the order of the tar."""
+        """All members of one sample, by extension, in the order of the tar.
+
+        Raises:
+            TooLarge: Together they are larger than one member may be.
+        """
         present = [key for key, spans in self.spans.items() if spans[sample, 0] >= 0]
+        total = sum(int(self.spans[key][sample, 1]) for key in present)
+        if total > MEMBER:
+            raise TooLarge(f"the sample has {total:,} bytes, more than {MEMBER:,}")
         return {key: self.read(sample, key) for key in sorted(present, key=lambda key: self.spans[key][sample, 0])}
 
-    def _members(self) -> tuple[list[tuple[str, int, int]], bool]:
-        """(name, offset, size) of the regular files, and whether the tar ends too early."""
-        try:
-            return _walk(self._file)
-        except Unusual:
-            pass
-        try:
-            with tarfile.open(self.path, "r:") as tar:
-                members = [(one.name, one.offset_data, one.size) for one in tar if one.isreg() and not one.issparse()]
-        except (tarfile.TarError, EOFError, OverflowError) as error:
-            raise UserError(f"shard {self.name} is not a readable tar: {error}") from None
-        end = os.fstat(self._file).st_size
-        whole = [one for one in members if one[1] + one[2] <= end]
-        return whole, len(whole) < len(members)
-
-    def _group(self, members: list[tuple[str, int, int]]) -> None:
+    def _group(self, members: list[Member]) -> None:
         """Fills `keys` and `spans` from the members."""
         rows: dict[str, list[tuple[int, int, int]]] = {}
         here: set[str] = set()
@@ -117,49 +123,12 @@ class Shard:
                 )
             here.add(extension)
             rows.setdefault(extension, []).append((len(self.keys) - 1, offset, size))
+        if len(rows) * len(self.keys) > CELLS:
+            raise UserError(
+                f"shard {self.name}: {len(self.keys)} samples have {len(rows)} different extensions; "
+                "a key ends at the first dot, so names must hold no other dots"
+            )
         for extension, found in rows.items():
             table = np.asarray(found, dtype=np.int64)
             self.spans[extension] = np.full((len(self.keys), 2), -1, dtype=np.int64)
             self.spans[extension][table[:, 0]] = table[:, 1:]
-
-
-def _walk(file: int) -> tuple[list[tuple[str, int, int]], bool]:
-    """Members of a plain USTAR file: one read of 512 bytes each, no Python objects but the names."""
-    members: list[tuple[str, int, int]] = []
-    end, at = os.fstat(file).st_size, 0
-    while at < end:
-        head = os.pread(file, BLOCK, at)
-        if len(head) < BLOCK:
-            return members, True
-        if head[0] == 0 and not head.strip(b"\0"):
-            return members, False
-        kind, size = _check(head)
-        start = at + BLOCK
-        at = start + (size + BLOCK - 1) // BLOCK * BLOCK
-        if kind in REGULAR:
-            if start + size > end:
-                return members, True
-            members.append((_name(head), start, size))
-    return members, False
-
-
-def _check(head: bytes) -> tuple[int, int]:
-    """Type and size of the member behind a header; `Unusual` where `tarfile` must decide."""
-    kind = head[156]
-    if kind in EXTENDED or head[124] & 0x80:
-        raise Unusual
-    try:
-        size = int(head[124:136].strip(b" \0") or b"0", 8)
-        checksum = int(head[148:156].strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise Unusual from None
-    if sum(head) - sum(head[148:156]) + 8 * 32 != checksum:
-        raise Unusual
-    return kind, size if kind in REGULAR or kind == ord("7") else 0
-
-
-def _name(head: bytes) -> str:
-    name = head[:100].split(b"\0", 1)[0]
-    if head[257:263] == b"ustar\0" and head[345]:
-        name = head[345:500].split(b"\0", 1)[0] + b"/" + name
-    return name.decode("utf-8", "surrogateescape")

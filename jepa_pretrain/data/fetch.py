@@ -10,7 +10,6 @@ import glob
 import gzip
 import logging
 import os
-import shutil
 import tempfile
 import time
 import zlib
@@ -26,9 +25,14 @@ from braceexpand import UnbalancedBracesError, braceexpand
 from webdataset import gopen
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.untrusted import printable
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 20
+LARGEST = 64 << 30  # bytes of a copy in the cache: a stream that does not end must not fill the disk
+RATIO = 100  # unpacked bytes for each packed one; gzip reaches 1030 on zeros, and 1.0 on pictures
+BY_HAND = "if you trust it, fetch and unpack it by hand; a plain tar on this machine may have any size"
+FREE = 64 << 20  # unpacked bytes to which the ratio does not apply
 GZIP = b"\x1f\x8b"
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 ATTEMPTS = 3
@@ -84,7 +88,7 @@ def name_of(address: str) -> str:
     name = address.rstrip("/").rsplit("/", 1)[-1].split("?", 1)[0]
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         name = name.removesuffix(suffix)
-    return name
+    return printable(name)
 
 
 def default_cache() -> Path:
@@ -99,13 +103,8 @@ def local(address: str, cache: str | None = None) -> str:
         address: One shard.
         cache: Folder for copies; by default one of this user's in the temporary folder.
     """
-    if not is_remote(address):
-        try:
-            with open(address, "rb") as file:
-                if file.read(2) != GZIP:
-                    return address
-        except OSError as error:
-            raise UserError(f"cannot open shard {address}: {error.strerror}") from None
+    if not is_remote(address) and not is_compressed(address):
+        return address
     folder = Path(cache).expanduser() if cache else default_cache()
     target = folder / f"{_fingerprint(address)}-{name_of(address)[-80:].replace(' ', '_')}.tar"
     if not target.exists():
@@ -114,6 +113,17 @@ def local(address: str, cache: str | None = None) -> str:
             if not target.exists():
                 _copy(address, target)
     return str(target)
+
+
+def is_compressed(address: str) -> bool:
+    """Whether a shard on this machine is packed with gzip, by its first bytes."""
+    if os.path.exists(address) and not os.path.isfile(address):  # a named pipe would wait for ever
+        raise UserError(f"cannot open shard {address}: it is no regular file")
+    try:
+        with open(address, "rb") as file:
+            return file.read(2) == GZIP
+    except OSError as error:
+        raise UserError(f"cannot open shard {address}: {error.strerror}") from None
 
 
 def _fingerprint(address: str) -> str:
@@ -151,7 +161,7 @@ def _copy(address: str, target: Path) -> None:
         part = target.with_suffix(f".part-{os.getpid()}")
         try:
             with open_stream(address) as stream, open(part, "wb") as out:
-                _unpack(stream, out)
+                _unpack(stream, out, address)
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(part, target)
@@ -171,37 +181,51 @@ def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _unpack(stream: BinaryIO, out: BinaryIO) -> None:
-    """Copies a stream, through gzip where its first bytes say so."""
+def _unpack(stream: BinaryIO, out: BinaryIO, address: str) -> None:
+    """Copies a stream, through gzip where its first bytes say so; neither endless streams nor bombs fill the disk."""
     head = stream.read(CHUNK)
-    if head[:2] != GZIP:
-        out.write(head)
-        shutil.copyfileobj(stream, out, CHUNK)
-        return
-    with gzip.GzipFile(fileobj=_Rejoined(head, stream)) as plain:
-        shutil.copyfileobj(plain, out, CHUNK)
+    packed = _Rejoined(head, stream)
+    source = gzip.GzipFile(fileobj=packed) if head[:2] == GZIP else packed
+    done = 0
+    while piece := source.read(CHUNK):
+        done += len(piece)
+        if done > LARGEST:
+            raise UserError(f"shard {address} is larger than {LARGEST >> 30} GiB: {BY_HAND}")
+        if done > FREE and done > RATIO * packed.taken:
+            raise UserError(f"shard {address} unpacks to more than {RATIO} times its size, like a bomb: {BY_HAND}")
+        out.write(piece)
 
 
 class _Rejoined:
-    """A stream with the bytes that were already taken from it put back in front."""
+    """A stream with the bytes that were already taken from it put back in front; counts what was taken again."""
 
     def __init__(self, head: bytes, stream: BinaryIO):
-        self.head, self.stream = head, stream
+        self.head, self.stream, self.taken = head, stream, 0
 
     def read(self, size: int = -1) -> bytes:
-        if not self.head:
-            return self.stream.read(size)
-        size = len(self.head) if size < 0 else size
-        taken, self.head = self.head[:size], self.head[size:]
+        if self.head:
+            size = len(self.head) if size < 0 else size
+            taken, self.head = self.head[:size], self.head[size:]
+        else:
+            taken = self.stream.read(size)
+        self.taken += len(taken)
         return taken
 
 
 @contextmanager
 def open_stream(address: str) -> Iterator[BinaryIO]:
     """Opens any address for reading from its beginning to its end."""
-    if address.startswith("pipe:"):
-        with gopen(address, "rb") as stream:
+    if not is_remote(address):  # fsspec would take apart names with `::` or `*` in them
+        with open(address, "rb") as stream:
             yield stream
+    elif address.startswith("pipe:"):
+        with gopen(address, "rb") as stream:
+            try:
+                yield stream
+            except BaseException:  # the command may never end by itself, and its failing matters no more
+                stream.ignore_errors = True
+                stream.proc.kill()
+                raise
     else:
         with fsspec.open(address, "rb") as stream:
             yield stream

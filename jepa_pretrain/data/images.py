@@ -11,13 +11,17 @@ import torchvision  # noqa: F401  registers torch.ops.image
 from PIL import Image
 from torch import Tensor
 
+from jepa_pretrain.untrusted import printable
+
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff", "gif", "jp2")
+Image.init()  # loads the plug-ins that `FORMATS` names
 RGB = 3  # torchvision's ImageReadMode.RGB
 MAX_PIXELS = 100_000_000
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes of 16-bit grey pictures; its own conversion clips
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "JPEG2000")  # others run programs (EPS: gs)
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-DAMAGE += (zlib.error, Image.DecompressionBombError)
+DAMAGE += (zlib.error, Image.DecompressionBombError, RuntimeError, MemoryError, AssertionError, ZeroDivisionError)
 
 
 class BrokenPicture(Exception):
@@ -37,25 +41,43 @@ def decode(data: bytearray) -> Tensor:
         BrokenPicture: The bytes cannot be decoded, or hold more than 100 megapixels.
     """
     if data[:3] == b"\xff\xd8\xff":
-        _refuse_giant(*jpeg_size(data))
-        return _jpeg(data)
+        size = jpeg_size(data)
+        _refuse_giant(*size)
+        return _jpeg(data) if all(size) else _with_pillow(data)  # which finds the size in its own way
+    _refuse_giant(*webp_size(data))
     return _with_pillow(data)
 
 
 def jpeg_size(data: bytes | bytearray) -> tuple[int, int]:
-    """Width and height from a JPEG's frame header (ITU T.81, B.2.2); (0, 0) where none is found."""
+    """Width and height from a JPEG's frame header (ITU T.81, B.2.2); (0, 0) where none is found.
+
+    What lies between two segments is skipped, as libjpeg does: else a stray byte would hide a giant from this check.
+    """
     at, end = 2, len(data) - 9
     while at < end:
-        if data[at] != 0xFF:
+        at = data.find(b"\xff", at, end)
+        if at < 0:
             return 0, 0
         marker = data[at + 1]
         if marker in START_OF_FRAME:
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        if marker == 0xFF or 0xD0 <= marker <= 0xD9 or marker == 0x01:
-            at += 1 if marker == 0xFF else 2
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in (0x00, 0xFF):  # no marker; a fill byte
+            at += 1
+        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 0, 0
+
+
+def webp_size(data: bytes | bytearray) -> tuple[int, int]:
+    """Width and height of an extended WebP's canvas; (0, 0) for anything else.
+
+    Pillow makes the canvas when it opens the file, before it tells the size.
+    """
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
+        return 0, 0
+    return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
 
 
 def _refuse_giant(width: int, height: int) -> None:
@@ -76,19 +98,19 @@ def _with_turbo(data: bytearray) -> Tensor:
 
 def _with_pillow(data: bytearray) -> Tensor:
     try:
-        with Image.open(BytesIO(data)) as picture:
+        with Image.open(BytesIO(data), formats=FORMATS) as picture:
             _refuse_giant(*picture.size)
             pixels = _rgb(picture)
     except DAMAGE as error:
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise BrokenPicture(reason or type(error).__name__) from None
+        raise BrokenPicture(printable(reason or type(error).__name__)) from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8."""
     if picture.mode in DEEP:
-        deep = np.asarray(picture).astype(np.int64)
+        deep = np.asarray(picture)
         grey = (deep >> 8 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.array(picture.convert("RGB"))

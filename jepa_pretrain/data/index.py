@@ -11,7 +11,9 @@ from rich.progress import track
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard
-from jepa_pretrain.data.fetch import UNREADABLE, expand, is_remote, local, name_of, open_stream
+from jepa_pretrain.data.fetch import UNREADABLE, expand, is_compressed, is_remote, local, name_of, open_stream
+from jepa_pretrain.data.manifest import LARGEST, SMALLEST, class_names, parse
+from jepa_pretrain.untrusted import read_text, text_of
 
 log = logging.getLogger(__name__)
 FILE = "index.json"
@@ -101,19 +103,13 @@ def open_index(source: str | list[str], cache: str | None = None) -> Index:
 
 def read_folder(folder: str) -> tuple[list[Entry], list[str]]:
     """The entries and classes that a folder's `index.json` (or only `classes.txt`) states; empty without one."""
-    text = _read(f"{folder}/{FILE}") if folder else None
+    source = f"{folder}/{FILE}"
+    text = _read(source) if folder else None
     if text is None:
         names = _read(f"{folder}/{CLASSES}") if folder else None
-        return [], names.splitlines() if names else []
-    try:
-        raw = json.loads(text)
-        shards = [(f"{folder}/{one['name']}", one["samples"], one["bytes"], one["sha256"]) for one in raw["shards"]]
-        version, classes = raw["format"], list(raw["classes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/{FILE} is not a shard index ({error!r}): pack again or remove it") from None
-    if version != 1:
-        raise UserError(f"{folder}/{FILE} has format {version}; this version of jepa_pretrain reads format 1")
-    return [Entry(*shard) for shard in shards], classes
+        return [], class_names(names.splitlines(), CLASSES) if names else []
+    lines, classes = parse(text, source)
+    return [Entry(f"{folder}/{name}", *rest) for name, *rest in lines], classes
 
 
 def folder_of(address: str) -> str:
@@ -127,10 +123,10 @@ def _read(address: str) -> str | None:
     """A small text file, or None where it does not exist."""
     if not is_remote(address):
         path = Path(address)
-        return path.read_text() if path.is_file() else None
+        return read_text(path, LARGEST) if path.is_file() else None
     try:
         with open_stream(address) as stream:
-            return stream.read().decode()
+            return text_of(stream, LARGEST, address)
     except UNREADABLE as error:
         log.info("no %s (%s)", address, error)
         return None
@@ -154,12 +150,16 @@ def _classes(folders: dict[str, tuple[list[Entry], list[str]]]) -> list[str]:
 
 def _check_size(entry: Entry) -> None:
     """A local shard whose size is not the index's is opened now, so that a damaged one is named before training."""
-    if entry.bytes == 0 or is_remote(entry.address):
+    if is_remote(entry.address):
         return
     if not os.path.isfile(entry.address):
         raise UserError(f"shard {entry.address} is in the index but not on disk")
     found = os.path.getsize(entry.address)
-    if found != entry.bytes:
+    if entry.samples * SMALLEST > max(found, entry.bytes) and not is_compressed(entry.address):
+        raise UserError(
+            f"shard {entry.address}: the index says {entry.samples:,} samples, its {found:,} bytes cannot hold so many"
+        )
+    if entry.bytes and found != entry.bytes:
         entry.open()
         raise UserError(
             f"shard {entry.address} has {found} bytes, the index says {entry.bytes}: fetch or pack it again"

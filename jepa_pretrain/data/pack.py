@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.data.archive import TooLarge
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.order import permutation
 from jepa_pretrain.data.sources import Source, open_source
 from jepa_pretrain.data.views import resize
 from jepa_pretrain.data.writer import Bad, Plan, TarWriter, finish_shard, finished, read_parts, shard_name, write_index
+from jepa_pretrain.untrusted import printable
 
 BLOCK = 512
 SHUFFLE = 0  # the seed of the order in which samples are packed
@@ -163,7 +165,7 @@ class Job:
                     raise Stopped
                 try:
                     key, fields = self._sample(number)
-                except (BrokenPicture, OSError) as error:
+                except (BrokenPicture, TooLarge, OSError) as error:
                     bad.append(Bad(name=self.samples.name(number), reason=str(error)))
                 else:
                     tar.add(key, fields)
@@ -198,7 +200,7 @@ def _tell(job: Job, console: Console) -> None:
     parts = [part for part in read_parts(job.out) if part["split"] == job.plan["split"]]
     bad = [bad for part in parts for bad in part["bad"]]
     for one in bad[:LISTED]:
-        console.print(f"left out: {one['name']}: {one['reason']}", soft_wrap=True, markup=False)
+        console.print(printable(f"left out: {one['name']}: {one['reason']}"), soft_wrap=True, markup=False)
     if len(bad) > LISTED:
         console.print(f"... and {len(bad) - LISTED} more, listed in the index", soft_wrap=True)
     count, size = sum(part["samples"] for part in parts), sum(part["bytes"] for part in parts)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.archive import Shard
+from jepa_pretrain.data.archive import Shard, TooLarge
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.index import Index
+from jepa_pretrain.data.labels import label_of
 
 log = logging.getLogger(__name__)
 TOLERATED = 9  # broken samples that are never too many, however few were read
@@ -21,6 +22,7 @@ class Sample(NamedTuple):
     data: bytearray | None  # the encoded picture, if it has one
     label: int  # -1 where there is none
     key: str  # "shard/sample"
+    fault: str = "the sample has no picture member"  # why there is no data
 
 
 class Samples:
@@ -42,15 +44,18 @@ class Samples:
     def read(self, shard: int, number: int) -> Sample:
         """The bytes of one sample."""
         tar = self._shard(shard)
-        data = tar.read_first(number, EXTENSIONS)
-        return Sample(data, self._label(tar, number), f"{tar.name}/{tar.keys[number]}")
+        label, key = label_of(tar, number, len(self.index.classes)), f"{tar.name}/{tar.keys[number]}"
+        try:
+            return Sample(tar.read_first(number, EXTENSIONS), label, key)
+        except TooLarge as error:
+            return Sample(None, label, key, str(error))
 
     def picture(self, sample: Sample) -> Tensor | None:
         """The picture (C, H, W) uint8 of a sample; None, with a log line the first time, where it is broken."""
         self.seen += 1
         try:
             if sample.data is None:
-                raise BrokenPicture("the sample has no picture member")
+                raise BrokenPicture(sample.fault)
             return decode(sample.data)
         except BrokenPicture as error:
             self._count_broken(sample.key, str(error))
@@ -65,19 +70,6 @@ class Samples:
             self._open.popitem(last=False)
         self._open[number] = self.index.shards[number].open(self.index.cache)
         return self._open[number]
-
-    def _label(self, tar: Shard, number: int) -> int:
-        text = tar.read(number, "cls")
-        if text is None:
-            return -1
-        where = f"shard {tar.name}, sample {tar.keys[number]}"
-        try:
-            label = int(text)
-        except ValueError:
-            raise UserError(f"{where}: the label {bytes(text[:20])!r} is not a whole number") from None
-        if self.index.classes and label >= len(self.index.classes):
-            raise UserError(f"{where}: label {label}, but only {len(self.index.classes)} classes are listed")
-        return label
 
     def _count_broken(self, key: str, reason: str) -> None:
         self.broken += 1

@@ -1,13 +1,14 @@
 """`Shards`: what a recipe's `data:` section is; WebDataset shards for training and validation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 
-from jepa_pretrain.contracts import Grid, Masker, UserError
+from jepa_pretrain.contracts import Batch, Grid, Masker, UserError
 from jepa_pretrain.data.index import Index, open_index
-from jepa_pretrain.data.order import InOrder, Shuffled
+from jepa_pretrain.data.order import Draw, InOrder, Shuffled
 from jepa_pretrain.data.pictures import Pictures
 from jepa_pretrain.data.stream import Loader
 from jepa_pretrain.data.views import CentreCrop, View
@@ -80,11 +81,22 @@ class Shards(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Shuffled, with views and masks; the same number of full batches on every rank."""
-        rank, world = self._place()
+        return Loader(self._pictures(*self._place()), self.workers, *self._begin, pin=torch.cuda.is_available())
+
+    def batch(self, draw: Draw, rank: int = 0, world: int = 1) -> Batch:
+        """One training batch, made again: the same pictures, augmentations and masks as in a run.
+
+        Args:
+            draw: Which one.
+            rank: Whose part of the global batch.
+            world: Number of ranks.
+        """
+        return self._pictures(rank, world)[draw]
+
+    def _pictures(self, rank: int, world: int) -> Pictures:
         index = self.index()
         order = Shuffled(index.sizes, self.batch_size, world, rank, self.seed, self.reading.window)
-        pictures = Pictures(index, order, self.views, self.masker, self.grid, self.reading.max_broken)
-        return Loader(pictures, self.workers, *self._begin, pin=torch.cuda.is_available())
+        return Pictures(index, order, self.views, self.masker, self.grid, self.reading.max_broken)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """In order, one centred view, every sample exactly once over all ranks; empty without `val`."""
@@ -138,10 +150,14 @@ class Shards(LightningDataModule):
             )
         return total // new - (total - done) // new, old / new
 
-    def provenance(self) -> dict[str, str | int | list[str]]:
-        """What an export says about its data: patterns, number of samples and classes, digest of the index."""
+    def provenance(self) -> dict[str, Any]:
+        """What an export says about its data: patterns, number of samples and classes, digests of the indexes."""
         index = self.index()
-        return {"train": self.train, "samples": index.samples, "classes": index.classes, "digest": index.digest}
+        found = {"train": self.train, "samples": index.samples, "classes": index.classes, "digest": index.digest}
+        if self.val is not None:
+            val = self.index("val")
+            found["val"] = {"shards": self.val, "samples": val.samples, "digest": val.digest}
+        return found | {"seed": self.seed}
 
     def _centre(self) -> View:
         """A centred view of the size that the first training view gives."""

@@ -8,9 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.archive import Shard
+from jepa_pretrain.data.archive import Shard, TooLarge
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.index import Index, open_index
+from jepa_pretrain.data.labels import label_of
 from jepa_pretrain.data.views import resize
 
 CELL, LINE, GAP = 112, 16, 6  # pixels: picture, caption, space between
@@ -56,12 +57,11 @@ def _spread(index: Index, count: int) -> list[tuple[Shard, int]]:
 def _cell(shard: Shard, number: int, index: Index) -> Image.Image:
     """One picture, fitted into a square, above its caption."""
     cell = Image.new("RGB", (CELL, CELL + LINE), "white")
-    data = shard.read_first(number, EXTENSIONS)
-    label = shard.read(number, "cls")
-    caption = _caption(label, index.classes)
+    caption = _caption(label_of(shard, number, len(index.classes)), index.classes)
     try:
+        data = shard.read_first(number, EXTENSIONS)
         image = decode(data if data is not None else bytearray())
-    except BrokenPicture:
+    except (BrokenPicture, TooLarge):
         caption = "broken"
         image = torch.full((3, CELL, CELL), 128, dtype=torch.uint8)
     factor = CELL / max(image.shape[1:])
@@ -72,10 +72,8 @@ def _cell(shard: Shard, number: int, index: Index) -> Image.Image:
     return cell
 
 
-def _caption(label: bytearray | None, classes: list[str]) -> str:
-    if label is None:
+def _caption(label: int, classes: list[str]) -> str:
+    if label < 0:
         return ""
-    text = label.decode(errors="replace").strip()
-    named = text.isdigit() and int(text) < len(classes)
-    name = re.sub(r"^n\d{8}[ _]", "", classes[int(text)]) if named else f"class {text}"  # without WordNet's number
+    name = re.sub(r"^n\d{8}[ _]", "", classes[label]) if classes else f"class {label}"  # without WordNet's number
     return name[:18]

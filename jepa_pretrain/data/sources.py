@@ -16,9 +16,11 @@ from PIL import Image
 from torchvision.datasets import DatasetFolder, VisionDataset
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.images import EXTENSIONS
+from jepa_pretrain.data.archive import MEMBER, TooLarge
+from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture
 from jepa_pretrain.data.index import open_index
 
+LONGEST = 25  # bytes of an extension; a name in a tar has a hundred
 SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
 
@@ -82,6 +84,8 @@ class Files:
 
     def read(self, number: int) -> tuple[str, dict[str, bytes]]:
         path, label = self.paths[number], self.labels[number]
+        if self.sizes[number] > MEMBER:
+            raise TooLarge(f"the file has {self.sizes[number]:,} bytes, more than {MEMBER:,}")
         extension = path.suffix[1:].lower()
         fields = {extension: path.read_bytes()}
         return path.stem, fields if label < 0 else fields | {"cls": str(label).encode()}
@@ -151,7 +155,10 @@ class Tars:
 
     def read(self, number: int) -> tuple[str, dict[str, bytes]]:
         shard, sample = self._find(number)
-        fields = self.shards[shard].fields(sample)
+        fields = self.shards[shard].fields(sample)  # an extension becomes part of a name in the new shard
+        odd = next((one for one in fields if len(one.encode()) > LONGEST or not one.isprintable()), None)
+        if odd is not None:
+            raise BrokenPicture(f"no extension of a member: {odd[:LONGEST]}")
         stem = re.sub(r"^\d{8}-", "", self.shards[shard].keys[sample])  # the number an earlier packing gave
         return stem, {extension: bytes(data) for extension, data in fields.items()}
 
@@ -177,14 +184,14 @@ def _folder(folder: Path) -> Files:
 
 
 def _pictures(folder: Path, deep: bool = True) -> list[Path]:
-    """Picture files, sorted; hidden ones are left out."""
+    """Picture files, sorted; hidden ones are left out, and so are links to folders, which may lead round in circles."""
     found: list[Path] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             found += _pictures(Path(entry.path)) if deep else []
-        elif entry.name.rsplit(".", 1)[-1].lower() in EXTENSIONS:
+        elif entry.name.rsplit(".", 1)[-1].lower() in EXTENSIONS and entry.is_file():  # a pipe would wait for ever
             found.append(Path(entry.path))
     return found
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from jepa_pretrain.contracts import Batch, UserError
 from jepa_pretrain.data.index import open_index
-from jepa_pretrain.data.order import InOrder, Steps
+from jepa_pretrain.data.order import Draw, InOrder, Steps
 from jepa_pretrain.data.parcel import Inbox, Outbox
 from jepa_pretrain.data.pictures import Pictures
 from jepa_pretrain.data.views import View
@@ -66,6 +66,12 @@ class Loader(DataLoader[Batch]):
         """Where the iteration is: its epoch, and where in that epoch the next batch begins."""
         epoch, start = self._at
         return {"epoch": epoch, "start": start}
+
+    @property
+    def latest(self) -> Draw:
+        """The batch that was handed out last."""
+        epoch, start = self._at
+        return Draw(epoch, start - self.sampler.draws.step)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue where `state` says, at the next iteration."""

@@ -6,12 +6,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.archive import Shard
+from jepa_pretrain.data.archive import Shard, TooLarge
 from jepa_pretrain.data.fetch import UNREADABLE, expand, is_remote, local, name_of, open_stream
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.index import Entry, folder_of, read_folder
+from jepa_pretrain.data.labels import label_of
+from jepa_pretrain.untrusted import printable
 
 CHUNK = 1 << 20
 
@@ -35,10 +38,10 @@ def verify(shards: str, cache: str | None = None) -> None:
         damaged += bool(faults)
         known = "as the index says" if entry else "readable; no index to compare with"
         verdict = "; ".join(faults[:3]) + (f"; {len(faults) - 3} more" if len(faults) > 3 else "") or known
-        table.add_row(name_of(address), str(samples), verdict)
+        table.add_row(Text(name_of(address)), str(samples), Text(printable(verdict)))
     missing = [entry for entries, _ in folders.values() for entry in entries if _missing(entry)]
     for entry in missing:
-        table.add_row(entry.name, str(entry.samples), "in the index, but not there")
+        table.add_row(Text(entry.name), str(entry.samples), "in the index, but not there")
     console.print(table)
     if damaged or missing:
         total = len(addresses) + len(missing)
@@ -86,14 +89,14 @@ def checksum(address: str) -> str:
 
 
 def _fault(shard: Shard, number: int, classes: int) -> str | None:
-    data = shard.read_first(number, EXTENSIONS)
-    if data is None:
-        return "no picture"
     try:
+        data = shard.read_first(number, EXTENSIONS)
+        if data is None:
+            return "no picture"
         decode(data)
-    except BrokenPicture as error:
+        label_of(shard, number, classes)
+    except (BrokenPicture, TooLarge) as error:
         return str(error)
-    label = shard.read(number, "cls")
-    if label is None or (label.strip().isdigit() and (not classes or int(label) < classes)):
-        return None
-    return f"label {label[:20].decode(errors='replace')!r} is none of {classes} classes"
+    except UserError as error:  # names shard and sample, which the caller does as well
+        return str(error).partition(": ")[2]
+    return None

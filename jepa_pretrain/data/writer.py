@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import TypedDict
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.untrusted import MIB, parse_json, read_text
 
 BLOCK = 512
+LARGEST = 64 * MIB  # bytes of such a note; a whole shard of bad pictures fits
 PARTS, INDEX = ".parts", "index.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -169,7 +171,15 @@ def finished(out: Path, plan: Plan) -> list[str]:
 
 def read_parts(out: Path) -> list[Part]:
     """The notes on all finished shards of a folder, in order."""
-    return [json.loads(path.read_text()) for path in sorted((out / PARTS).glob("*.tar.json"))]
+    parts = [
+        (path, parse_json(read_text(path, LARGEST), str(path))) for path in sorted((out / PARTS).glob("*.tar.json"))
+    ]
+    for path, part in parts:
+        if not (
+            isinstance(part, dict) and Part.__required_keys__ <= part.keys() and path.name == f"{part['name']}.json"
+        ):
+            raise UserError(f"{path} is damaged: delete it and its shard, and pack again")
+    return [part for _, part in parts]
 
 
 def _intact(out: Path, part: Part) -> bool:

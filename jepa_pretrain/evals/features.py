@@ -193,9 +193,12 @@ def _read(path: Path) -> Features | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            return Features(file.get_tensor("layers"), int(file.metadata()["width"]), file.get_tensor("label"))
-    except SafetensorError:
+            found = Features(file.get_tensor("layers"), int(file.metadata()["width"]), file.get_tensor("label"))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
+    rows, columns = found.layers.shape if found.layers.ndim == 2 else (0, 0)
+    fits = found.label.shape == (rows,) and found.label.dtype == torch.int64 and 0 < found.width <= columns
+    return found if fits and found.layers.is_floating_point() else None
 
 
 def _write(path: Path, features: Features) -> None:

@@ -2,11 +2,9 @@
 
 import json
 import os
-import pickle
 import platform
 import shutil
 import tempfile
-import zipfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.interop.architectures import build, describe
+from jepa_pretrain.interop.architectures import build, check_shapes, describe
 from jepa_pretrain.interop.card import card
+from jepa_pretrain.interop.checkpoint import read
 
 FORMAT = 1
 FILES = ("model.safetensors", "config.json", "README.md")
@@ -89,19 +88,18 @@ def from_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: No such file, not a checkpoint, not one of ours, or weights missing or left over.
     """
-    checkpoint = _read(Path(path))
-    entry = checkpoint.get("export")
-    if not isinstance(entry, dict) or not {"prefix", "config"} <= entry.keys() or "state_dict" not in checkpoint:
+    checkpoint = read(Path(path))
+    entry, state = checkpoint.get("export"), checkpoint.get("state_dict")
+    if not isinstance(entry, dict) or not {"prefix", "config"} <= entry.keys() or not isinstance(state, dict):
         raise UserError(f"{path} carries no description of its encoder; was it written by `jepa-pretrain fit`?")
-    prefix = entry["prefix"]
-    weights = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    encoder = build(entry["config"])
+    prefix, provenance = entry["prefix"], entry.get("provenance") or {}
+    tensors = all(isinstance(key, str) and isinstance(one, Tensor) for key, one in state.items())
+    if not isinstance(prefix, str) or not isinstance(provenance, dict) or not tensors:
+        raise UserError(f"{path} is damaged: its weights or their description are of the wrong kind")
+    weights = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    encoder = build(entry["config"], shapes(weights), str(path))
     fill(encoder, weights, source=str(path))
-    return encoder.eval(), dict(entry.get("provenance") or {})
+    return encoder.eval(), dict(provenance)
 
 
 def normalisation(encoder: nn.Module) -> dict[str, list[float]]:
@@ -119,32 +117,26 @@ def fill(encoder: nn.Module, weights: dict[str, Tensor], source: str) -> None:
         source: Where they come from, for the message.
 
     Raises:
-        UserError: Names missing, names left over, or shapes that differ; it says which.
+        UserError: Names missing, names left over, other shapes or kinds of number, or values that are not finite.
     """
     own = encoder.state_dict()
-    missing, left_over = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if missing or left_over:
-        raise UserError(f"{source}: weights missing: {_some(missing)}; not of this architecture: {_some(left_over)}")
+    check_shapes(shapes(own), shapes(weights), source)
     for name, tensor in own.items():
-        if tensor.shape != weights[name].shape:
-            expected, found = tuple(tensor.shape), tuple(weights[name].shape)
-            raise UserError(f"{source}: {name} should have shape {expected}, found {found}; wrong config for it?")
+        found = weights[name]
+        if (
+            found.is_floating_point() != tensor.is_floating_point()
+            or found.is_complex()
+            or found.layout != torch.strided
+        ):
+            raise UserError(f"{source}: {name} should hold {tensor.dtype} numbers, found {found.dtype}, {found.layout}")
+        if not found.isfinite().all():
+            raise UserError(f"{source}: {name} holds values that are not finite; its training has diverged")
     encoder.load_state_dict(weights)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """`torch.load` without code execution, and its many ways to fail as one line."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}")
-    if not zipfile.is_zipfile(path):  # what `torch.save` writes; anything else would only confuse the unpickler
-        raise UserError(f"{path} is truncated or not a checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint: not just tensors and plain data") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
-    return checkpoint
+def shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """The shape of every tensor."""
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _config(encoder: nn.Module, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +184,3 @@ def _publish(fresh: Path, folder: Path) -> None:
         shutil.rmtree(old)
     else:
         os.rename(fresh, folder)
-
-
-def _some(names: list[str]) -> str:
-    return (", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "none"

@@ -1,6 +1,5 @@
 """The frozen encoder: what is left of a pretraining run, and all that an evaluation or an agent ever sees of it."""
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +10,11 @@ from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Grid, UserError
 from jepa_pretrain.interop.architectures import build, describe
-from jepa_pretrain.interop.export import FORMAT, fill, normalisation
+from jepa_pretrain.interop.export import FORMAT, fill, normalisation, shapes
 from jepa_pretrain.models.timm_encoder import TimmEncoder
+from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
+
+LARGEST = 16 * MIB  # bytes of a config.json; a million class names fit
 
 
 class FrozenEncoder(nn.Module):
@@ -62,10 +64,10 @@ class FrozenEncoder(nn.Module):
         place = spec.removeprefix("random:")
         if untrained and not Path(place).is_dir():
             return cls(_timm(place, image_size, pretrained=False), name=spec, untrained=True)
-        config = _read_config(Path(place))
-        encoder = build(config["architecture"])
+        config, weights = _read_config(Path(place)), _read_weights(Path(place))
+        encoder = build(config["architecture"], shapes(weights), source=place)
         if not untrained:
-            fill(encoder, _read_weights(Path(place) / "model.safetensors"), source=place)
+            fill(encoder, weights, source=place)
         _check(config, encoder, place)
         provenance = {} if untrained else config["provenance"]
         return cls(encoder, provenance, name=spec, untrained=untrained)
@@ -123,25 +125,33 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is no exported encoder: no config.json there (`jepa-pretrain export` makes one)")
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    config = parse_json(read_text(_inside(path), LARGEST), str(path))
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{path} is not of export format {FORMAT}; it may be newer than this package, or no export")
     absent = {"architecture", "normalisation", "image_size", "grid", "width", "provenance"} - config.keys()
     if absent:
         raise UserError(f"{path} lacks {', '.join(sorted(absent))}; export the encoder again")
+    for key in ("normalisation", "provenance"):
+        if not isinstance(config[key], dict):
+            raise UserError(f"{path} is damaged: {key} should hold names and values, found {shown(config[key])}")
     return config
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _inside(path: Path) -> Path:
+    """A file of the folder itself: a link out of it would let an export show what lies elsewhere."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise UserError(f"{path} is a link that leads out of its folder: put the file itself there if you trust it")
+    return path
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
     if not path.is_file():
         raise UserError(f"no weights at {path}")
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is truncated or damaged: {error}") from error
+        return load_file(_inside(path))
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{path} is truncated or damaged: {printable(str(error))[:200]}") from error
 
 
 def _check(config: dict[str, Any], encoder: nn.Module, source: str) -> None:
@@ -149,8 +159,10 @@ def _check(config: dict[str, Any], encoder: nn.Module, source: str) -> None:
     built = {"grid": list(encoder.grid), "width": encoder.width, "image_size": encoder.image_size}
     for key, expected in built.items():
         if config[key] != expected:
-            raise UserError(f"{source}/config.json: expected {key} {expected} for this class, found {config[key]}")
+            raise UserError(
+                f"{source}/config.json: expected {key} {expected} for this class, found {shown(config[key])}"
+            )
     for key, expected in normalisation(encoder).items():
         found = config["normalisation"].get(key)
         if found != expected:
-            raise UserError(f"{source}/config.json: expected {key} {expected}, found {found}")
+            raise UserError(f"{source}/config.json: expected {key} {expected}, found {shown(found)}")

@@ -10,7 +10,9 @@ import lightning
 import torch
 from torch import Tensor
 
+from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Output, UserError
+from jepa_pretrain.methods.sharding import plain_class, shard
 from jepa_pretrain.models.vit import use_plain_attention
 from jepa_pretrain.ops import pool
 from jepa_pretrain.optim import OptimizerRecipe
@@ -64,6 +66,11 @@ class Method(lightning.LightningModule):
             raise UserError("schedules need an end: set trainer.max_steps or trainer.max_epochs")
         return int(steps)
 
+    def configure_model(self) -> None:
+        """With `--trainer.strategy fsdp2`, leave each rank its share of the weights."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer.build(self)
 
@@ -81,10 +88,10 @@ class Method(lightning.LightningModule):
         self._seed_step()
         self.optimizer.move(self.optimizers().optimizer, self.progress)
         output = self.step(batch)
-        scalars = {"loss": output.loss.detach(), **output.terms}
-        self.log_dict({f"train/{name}": value for name, value in scalars.items()})
+        self.log_dict(averages({"loss": output.loss.detach(), **output.terms}))
         self.log("train/lr", self.optimizer.lr(self.progress))
-        return {"loss": output.loss, "features": output.features}
+        watched = {"features": distributed.gather(output.features), "label": distributed.gather(batch.label)}
+        return {"loss": output.loss, **watched}  # watchers see the joined batch, the same on every rank
 
     def _seed_step(self) -> None:
         """Make what a step draws (dropped paths, random directions) a function of seed, rank and step alone.
@@ -95,7 +102,8 @@ class Method(lightning.LightningModule):
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.follow(self.progress)
+        if any(p.grad is not None for p in self.parameters()):  # the guard leaves none where it skips a step
+            self.follow(self.progress)
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -108,7 +116,7 @@ class Method(lightning.LightningModule):
         checkpoint["seed"] = self._seed
         checkpoint["export"] = {
             "prefix": self.export_name + ".",
-            "config": {"class": type(self.exported).__name__, "args": self.exported.config},
+            "config": {"class": plain_class(self.exported).__name__, "args": self.exported.config},
             "provenance": self.provenance(),
         }
 
@@ -138,6 +146,12 @@ class Method(lightning.LightningModule):
                 name: version(name) for name in ("jepa-pretrain", "torch", "torchvision", "timm", "lightning")
             },
         }
+
+
+def averages(scalars: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars as they are logged: the mean over ranks, which every rank learns in one exchange."""
+    joined = distributed.mean(torch.stack([value.float() for value in scalars.values()]))
+    return {f"train/{name}": value for name, value in zip(scalars, joined.unbind(), strict=True)}
 
 
 def git_revision() -> str:

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Grid, Output, UserError
 from jepa_pretrain.ema import EMA
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.models.predictor import MaskedPredictor
-from jepa_pretrain.ops import gather_tokens, pool
+from jepa_pretrain.ops import exact, gather_tokens, pool
 from jepa_pretrain.optim import OptimizerRecipe
 from jepa_pretrain.schedules import Schedule
 
@@ -63,16 +64,16 @@ class IJEPA(Method):
         clip = batch.views[0]
         if not batch.masks:
             raise UserError("I-JEPA needs masks: give the data a masker, e.g. jepa_pretrain.masking.MultiBlock")
-        tokens = self.target(clip).float()  # (B, N, D)
+        tokens = exact(self.target(clip))  # (B, N, D)
         target = F.layer_norm(tokens, tokens.shape[-1:])  # no gradient: EMA.forward has none
         losses, regularities = [], []
         for masks in batch.masks:
             context = self.encoder(clip, masks.context)  # (B, K, D)
             predicted = self.predictor(context, masks)  # (B, M, K', D)
-            losses.append(self.loss(predicted.float(), gather_tokens(target, masks.targets)))
+            losses.append(self.loss(exact(predicted), gather_tokens(target, masks.targets)))
             regularities.append(self._regularity(context))
         loss = torch.stack(losses).mean()
-        terms = {"prediction": loss.detach(), "target_std": pool(target).std(dim=0).mean()}
+        terms = {"prediction": loss.detach(), "target_std": distributed.gather(pool(target)).std(dim=0).mean()}
         if self.regularizer is not None:
             regularity = torch.stack(regularities).mean()
             terms["regularizer"] = regularity.detach()

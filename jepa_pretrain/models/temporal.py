@@ -83,7 +83,7 @@ class TemporalPredictor(nn.Module):
         self.embed_latent = nn.Linear(latent, width) if latent else None
         # at least two moments, because a grid without time shares the width among two axes instead of three
         position = sincos_3d(width, Grid(max(context, 2), *self.grid)).unflatten(0, (-1, grid[0] * grid[1]))
-        self.register_buffer("position", position, persistent=False)  # (context, N, P)
+        self.register_buffer("position", position)  # (context, N, P)
         self.blocks = nn.ModuleList(AdaLNBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, state_width)

@@ -1,6 +1,6 @@
 """Variance, invariance and covariance (Bardes, Ponce and LeCun 2022, https://arxiv.org/abs/2105.04906).
 
-All in fp32 whatever the autocast, with statistics over the joined batch of all ranks.
+All in fp32 at least, whatever the autocast, with statistics over the joined batch of all ranks.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jepa_pretrain import distributed
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.ops import exact
 
 
 def variance(z: Tensor, target: float = 1.0, eps: float = 1e-4) -> Tensor:
@@ -25,7 +26,7 @@ def covariance(z: Tensor) -> Tensor:
 
 def _joined(z: Tensor) -> Tensor:
     """Rows of all ranks in fp32; refuses a batch that has no variance."""
-    z = distributed.gather(z.float())
+    z = distributed.gather(exact(z))
     if len(z) < 2:
         raise UserError("variance and covariance need at least 2 samples in the batch of all ranks, got 1")
     return z
@@ -52,7 +53,7 @@ class VICRegLoss(nn.Module):
     def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Embeddings `V x (B, D)` of this rank -> loss and its unweighted terms."""
         with torch.autocast(views[0].device.type, enabled=False):
-            mean_view = torch.stack([z.float() for z in views])  # (V, B, D)
+            mean_view = torch.stack([exact(z) for z in views])  # (V, B, D)
             pairs = len(views) * (len(views) - 1) / 2
             spread = (mean_view - mean_view.mean(0)).square().sum(0) * len(views)  # sum over pairs of squares
             invariance = spread.mean() / pairs

@@ -1,6 +1,7 @@
 """What a run folder holds, read with patience: whatever is missing comes back as a sentence that says so."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,11 @@ from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.interop.export import from_checkpoint
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.masking import MultiBlock, Random
+from jepa_pretrain.report.addresses import harmless
+from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
 
+SMALL = MIB  # bytes of a file that describes a run
+ENTRIES = 100_000  # of a recipe
 POOL = 1024  # pictures read for the neighbours
 MASKERS = {"jepa_pretrain.masking.MultiBlock": MultiBlock, "jepa_pretrain.masking.Random": Random}
 
@@ -34,6 +39,14 @@ class Pictures(NamedTuple):
         return self.classes[label] if 0 <= label < len(self.classes) else (f"class {label}" if label >= 0 else "")
 
 
+class Alarm(NamedTuple):
+    """Something that went wrong in a run, in plain words."""
+
+    step: int
+    kind: str
+    message: str
+
+
 def recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe, empty where there is none.
 
@@ -44,10 +57,27 @@ def recipe(run: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        content = yaml.safe_load(read_text(path, SMALL))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {printable(str(error))[:200]}") from None
+    if _is_large(content):
+        raise UserError(f"{path} is damaged: it holds more than {ENTRIES:,} entries")
     return content if isinstance(content, dict) else {}
+
+
+def _is_large(content: object) -> bool:
+    """Whether there is more than a recipe needs: YAML can refer to one list a billion times, or to itself.
+
+    A long text counts as several entries, since it can be referred to as well.
+    """
+    left, waiting = ENTRIES, [content]
+    while waiting and left >= 0:
+        value = waiting.pop()
+        parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        left -= len(parts) + (len(value) // 64 if isinstance(value, str) else 0)
+        if left >= 0:
+            waiting += parts
+    return left < 0
 
 
 def encoder(run: Path) -> FrozenEncoder:
@@ -92,6 +122,14 @@ def source_of(config: dict[str, Any]) -> str | list[str]:
     source = data.get("val") or data.get("train")
     if not source:
         raise UserError("the recipe names no shards; give some with --data")
+    names = source if isinstance(source, list) else [source]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"the recipe's shards are no patterns ({shown(source)}); give some with --data")
+    unsafe = [name for name in names if not harmless(name)]
+    if unsafe:
+        raise UserError(
+            f"the recipe's shards are behind {shown(unsafe[0])}, which may run a command; give it with --data"
+        )
     return source
 
 
@@ -104,11 +142,20 @@ def masks(config: dict[str, Any], grid: Grid, count: int) -> Masks:
     spec = _arguments(config.get("data")).get("masker")
     if not spec:
         raise UserError("this method uses no masks")
-    name = spec.get("class_path", "")
-    if name not in MASKERS:
-        raise UserError(f"masks of {name} are not drawn here, only the package's own")
-    arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in (spec.get("init_args") or {}).items()}
-    return MASKERS[name](**arguments)(count, grid, torch.Generator().manual_seed(0))
+    name = spec.get("class_path") if isinstance(spec, dict) else None
+    if not isinstance(name, str) or name not in MASKERS:
+        raise UserError(f"masks of {shown(name)} are not drawn here, only the package's own")
+    arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in _arguments(spec).items()}
+    if not all(isinstance(x, int | float) and abs(x) <= grid.tokens for v in arguments.values() for x in _flat(v)):
+        raise UserError("the recipe's masks are described by something else than small numbers")
+    try:
+        return MASKERS[name](**arguments)(count, grid, torch.Generator().manual_seed(0))
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise UserError(f"the recipe's masks cannot be drawn: {printable(str(error))[:200]}") from None
+
+
+def _flat(value: object) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -116,15 +163,39 @@ def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     found, damaged = [], []
     for path in sorted((run / "eval").glob("*.json")):
         try:
-            content = json.loads(path.read_text())
-            float(content["top1"]), [float(bound) for bound in content["interval"]]
-            found.append(content | {"protocol": str(content["protocol"]), "encoder": str(content["encoder"])})
-        except (ValueError, KeyError, TypeError) as error:
-            damaged.append(f"{path.name} is no result of an evaluation ({error!r})")
+            found.append(_result(parse_json(read_text(path, SMALL), path.name)))
+        except (ValueError, KeyError, TypeError, OverflowError, UserError) as error:
+            damaged.append(f"{printable(path.name)} is no result of an evaluation ({printable(repr(error))[:200]})")
     found.sort(key=lambda one: (one["protocol"] != "linear", one["protocol"], -one["top1"]))
     return found, damaged
 
 
+def alarms(run: Path) -> list[Alarm]:
+    """The alarms of a run in the order of their steps; lines that cannot be read are left out."""
+    path, found = run / "alarms.jsonl", []
+    for line in read_text(path, 16 * SMALL).splitlines() if path.is_file() else []:
+        try:
+            content = json.loads(line)
+            found.append(Alarm(int(content["step"]), str(content["kind"]), str(content["message"])))
+        except (ValueError, KeyError, TypeError):  # torn, as a killed process leaves its last line
+            continue
+    return sorted(found)
+
+
+def _result(content: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an outcome as numbers, its names as text, whatever the file makes of them."""
+    low, high = (float(bound) for bound in content["interval"])
+    numbers = {"top1": float(content["top1"]), "interval": [low, high]}
+    if not all(math.isfinite(x) for x in (low, high, numbers["top1"])):
+        raise ValueError("an accuracy that is not finite")
+    if "test_samples" in content:
+        numbers["test_samples"] = int(content["test_samples"])
+    if not isinstance(content.get("chosen"), dict):
+        content.pop("chosen", None)
+    return content | numbers | {"protocol": str(content["protocol"]), "encoder": str(content["encoder"])}
+
+
 def _arguments(spec: object) -> dict[str, Any]:
     """`init_args` of a class in a recipe."""
-    return (spec.get("init_args") or {}) if isinstance(spec, dict) else {}
+    found = spec.get("init_args") if isinstance(spec, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.untrusted import MIB, printable, read_text
 
+LARGEST = 64 * MIB  # bytes of a metrics.csv
 GREY = "#8a8a8a"
+MARK = "#ef4444"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899")
 STYLE = {
     "svg.hashsalt": "jepa",
@@ -55,15 +59,16 @@ def read(path: Path) -> dict[str, Series]:
         UserError: The file is not such a table.
     """
     columns: dict[str, Series] = {}
-    with path.open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                step = int(float(row["step"]))
-                for name, text in row.items():
-                    if name != "step" and text:
-                        columns.setdefault(name, []).append((step, float(text)))
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}, line {number} is not a row of metrics ({error!r})") from None
+    rows = csv.DictReader(read_text(path, LARGEST).splitlines())
+    try:
+        for row in rows:
+            step = int(float(row["step"]))
+            for name, text in row.items():
+                if name != "step" and text:
+                    columns.setdefault(name, []).append((step, float(text)))
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        reason = printable(repr(error))[:200]
+        raise UserError(f"{path}, line {rows.line_num} is not a row of metrics ({reason})") from None
     return columns
 
 
@@ -83,12 +88,13 @@ def smooth(series: Series, points: int = 25) -> Series:
     return averaged
 
 
-def draw(panel: Panel, columns: dict[str, Series]) -> str | None:
+def draw(panel: Panel, columns: dict[str, Series], marks: Sequence[int] = ()) -> str | None:
     """A panel as a data address, or None where nothing of it was logged.
 
     Args:
         panel: What to draw.
         columns: As read from the metrics file.
+        marks: Steps that get a vertical line.
     """
     found = {name: columns[key] for key, name in panel.series.items() if columns.get(key)}
     if not found:
@@ -104,6 +110,8 @@ def draw(panel: Panel, columns: dict[str, Series]) -> str | None:
             if finite:
                 dots = "o" if len(finite) < 30 else None
                 axes.plot(*zip(*finite, strict=True), color=colour, label=name, marker=dots, markersize=3)
+        for step in marks:
+            axes.axvline(step, color=MARK, linewidth=1.0, linestyle="--", alpha=0.8)
         axes.set(xlabel="step", ylabel=panel.axis)
         axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
         axes.margins(x=0.02)

@@ -69,6 +69,7 @@ def compose(folder: Path, data: str | None) -> str:
     parts = [
         _header(folder, config, columns, encoder),
         "".join(f"<p class='warn' role='alert'>{html.escape(text)}</p>" for text in warnings),
+        sections.alarm_list(contents.alarms(folder), columns),
         section("Frozen evaluation", ABOUT["Frozen evaluation"], _results(found, folder)),
         section("Training", _pace(columns), sections.curve_figures(columns) if columns else missing("no metrics.csv")),
         *_seen(config, encoder, pictures, why_no_pictures),
@@ -124,7 +125,7 @@ def _header(
 ) -> str:
     """What was trained, on what, with which code."""
     known = encoder.provenance if encoder else {}
-    trainer = config.get("trainer") or {}
+    trainer = _named(config.get("trainer"))
     hardware = [str(trainer[key]) for key in ("accelerator", "devices", "num_nodes", "precision") if trainer.get(key)]
     steps = max((series[-1][0] for series in columns.values()), default=None)
     facts = {
@@ -132,10 +133,10 @@ def _header(
         "encoder": encoder
         and f"{_describe(encoder)}; grid {encoder.grid.t}x{encoder.grid.h}x{encoder.grid.w}, width {encoder.width}",
         "steps": known.get("step") or steps,
-        "data": (known.get("data") or {}).get("train") or _arguments(config.get("data")).get("train"),
+        "data": _named(known.get("data")).get("train") or _arguments(config.get("data")).get("train"),
         "code": known.get("git"),
         "trainer": hardware and " · ".join(hardware) + "  (accelerator, devices, nodes, precision as set)",
-        "versions": ", ".join(f"{name} {number}" for name, number in (known.get("versions") or {}).items()),
+        "versions": ", ".join(f"{name} {number}" for name, number in _named(known.get("versions")).items()),
     }
     rows = "".join(f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>" for name, fact in facts.items() if fact)
     return f"<header><h1>{html.escape(folder.absolute().name)}</h1><dl>{rows}</dl></header>"
@@ -151,7 +152,12 @@ def _class(spec: object) -> str:
 
 
 def _arguments(spec: object) -> dict[str, Any]:
-    return (spec.get("init_args") or {}) if isinstance(spec, dict) else {}
+    return _named(_named(spec).get("init_args"))
+
+
+def _named(value: object) -> dict[str, Any]:
+    """Names and values; none where a stranger's file holds something else in their place."""
+    return value if isinstance(value, dict) else {}
 
 
 def _document(title: str, body: str) -> str:

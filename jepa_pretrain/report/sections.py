@@ -1,6 +1,7 @@
 """The sections of the page, each a piece of HTML; a section without data is one sentence that says why."""
 
 import html
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from jepa_pretrain.evals.features import LAYERS
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.ops import pool
 from jepa_pretrain.report import curves, features, masks, neighbours
-from jepa_pretrain.report.contents import Pictures
+from jepa_pretrain.report.contents import Alarm, Pictures
 from jepa_pretrain.report.tiles import enlarge, png
 
 PROTOCOLS = {"linear": "Linear probe", "knn": "k-NN"}
 SHOWN = 8
+TOLD = 20  # alarms that are spelt out
 BATCH = 64
 
 
@@ -40,6 +42,25 @@ def curve_figures(columns: dict[str, curves.Series]) -> str:
     absent = [title.lower() for title, address in drawn.items() if not address]
     note = f"<p class='soft'>Never logged: {', '.join(absent)}.</p>" if absent else ""
     return f"<div class='curves'>{''.join(figures)}</div>{note}"
+
+
+def alarm_list(alarms: list[Alarm], columns: dict[str, curves.Series]) -> str:
+    """The loss and the rank with the alarms' steps marked, and what each alarm says; nothing where there are none."""
+    if not alarms:
+        return ""
+    steps = sorted({alarm.step for alarm in alarms})
+    drawn = {panel.title: curves.draw(panel, columns, steps) for panel in curves.PANELS[:2]}
+    figures = [
+        f"<figure><img alt='{title} with the alarms marked' src='{address}'><figcaption>{title}</figcaption></figure>"
+        for title, address in drawn.items()
+        if address
+    ]
+    lines = [f"<li>Step {alarm.step}: {html.escape(alarm.message)}</li>" for alarm in alarms[:TOLD]]
+    more = f"<p class='soft'>And {len(alarms) - TOLD} more, in alarms.jsonl.</p>" if len(alarms) > TOLD else ""
+    body = f"<div class='curves'>{''.join(figures)}</div><ul>{''.join(lines)}</ul>{more}"
+    kinds = Counter(alarm.kind for alarm in alarms)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return section("Alarms", f"What went wrong while this run trained ({counts}); dashed lines mark the steps.", body)
 
 
 def mask_tiles(pictures: Pictures, drawn: Masks, encoder: FrozenEncoder) -> str:

@@ -1,5 +1,6 @@
 """The callbacks that watch: monitors warn when they should, probes learn and survive a checkpoint."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -27,8 +28,9 @@ class Module:
             self.log(name, value)
 
 
-def trainer(step=0, loggers=()):
+def trainer(step=0, loggers=(), folder=None):
     return SimpleNamespace(
+        default_root_dir=folder,
         global_step=step, loggers=list(loggers), sanity_checking=False, callback_metrics={},
         datamodule=SimpleNamespace(classes=list("abcd")),
     )  # fmt: skip
@@ -40,7 +42,7 @@ def labelled(count=64, seed=0, noise=0.3):
     label = torch.randint(0, CLASSES, (count,), generator=rng)
     centres = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(9))
     features = centres[label] + noise * torch.randn(count, WIDTH, generator=rng)
-    return {"features": features}, Batch([], [], label, [])
+    return {"features": features, "label": label}, Batch([], [], label, [])
 
 
 def train(watcher, steps=40, seed=0):
@@ -88,31 +90,53 @@ def test_unlabelled_samples_are_left_out():
     module = Module()
     probe.on_fit_start(trainer(), module)
     outputs, batch = labelled(8)
-    probe.on_train_batch_end(trainer(), module, outputs, batch._replace(label=torch.full((8,), -1)), 0)
+    unlabelled = outputs | {"label": torch.full((8,), -1)}
+    probe.on_train_batch_end(trainer(), module, unlabelled, batch, 0)
     assert not probe.head[1].weight.abs().sum()
     assert "probe/linear_top1" not in validate(probe, module, outputs, batch._replace(label=torch.full((8,), -1)))
 
 
-def watch(features, steps=8):
+def watch(features, folder=None, steps=8):
     monitor = Collapse(every=1, samples=256, patience=3)
     module = Module()
     for step in range(1, steps + 1):
-        monitor.on_train_batch_end(trainer(step), module, {"features": features(step)}, None, step)
+        monitor.on_train_batch_end(trainer(step, folder=folder), module, {"features": features(step)}, None, step)
     return module.logged
 
 
-def test_collapse_warns_in_plain_words():
+def test_collapse_warns_in_plain_words(tmp_path):
     with pytest.warns(UserWarning, match="features have collapsed: effective rank 1.0 of 16"):
-        logged = watch(lambda step: torch.ones(32, WIDTH) + 1e-4 * torch.randn(32, 1))
+        logged = watch(lambda step: torch.ones(32, WIDTH) + 1e-4 * torch.randn(32, 1), tmp_path)
     assert logged["train/rank"] < 1.1
+    (line,) = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
+    assert (line["step"], line["kind"]) == (2, "collapse") and "a variance term" in line["message"]
     with pytest.warns(UserWarning, match="collapsed"):  # many dimensions, all of them nearly constant
-        watch(lambda step: 5 + 1e-3 * torch.randn(32, WIDTH))
+        watch(lambda step: 5 + 1e-3 * torch.randn(32, WIDTH), tmp_path)
 
 
 def test_collapse_is_silent_on_healthy_features(recwarn):
     logged = watch(lambda step: torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(step)))
     assert 14 < logged["train/rank"] <= 16 and 0.9 < logged["train/std"] < 1.1
     assert not [w for w in recwarn if "collapsed" in str(w.message)]
+
+
+def test_features_that_are_no_numbers_are_left_out():
+    """One bad batch hides neither the rank of the others nor what the probes have learnt."""
+
+    def spoilt(step):
+        features = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(step))
+        features[: 64 if step == 3 else 5, 2] = torch.nan
+        return features
+
+    assert 14 < watch(spoilt)["train/rank"] <= 16
+    probe, knn, module = OnlineProbe(), OnlineKNN(), Module()
+    outputs, batch = labelled(64)
+    outputs["features"][3:60] = torch.inf
+    probe.on_fit_start(trainer(), module)
+    for one in (probe, knn):
+        one.on_train_batch_end(trainer(), module, outputs, batch, 0)
+    assert all(p.isfinite().all() for p in probe.head.state_dict().values())
+    assert sum(len(label) for _, label in knn.bank) == 7
 
 
 def test_bar_words_fit_a_terminal():

@@ -1,8 +1,10 @@
 """A hierarchy reads the right frames, no others, and nothing of the future."""
 
+import copy
+
 import pytest
 import torch
-from small_hierarchies import WIDTH, first, frames_encoder, hierarchy, predictor, upper
+from small_hierarchies import WIDTH, first, hierarchy, predictor, upper
 from torch import nn
 
 from jepa_pretrain.contracts import Encoder, UserError
@@ -182,8 +184,25 @@ def test_mistakes_are_explained():
     ):
         with pytest.raises(UserError, match=words):
             wrong()
-    evil = describe(hierarchy(first()))
-    evil["args"]["levels"][0]["class"] = "os.system"
-    with pytest.raises(UserError, match=r"unknown class 'os.system'"):
-        build(evil)
-    assert frames_encoder().grid.t == 1
+
+
+def rebuilt(change, words):
+    made = hierarchy(first())
+    description = copy.deepcopy(describe(made))
+    change(description["args"])
+    shapes = {name: tensor.shape for name, tensor in made.state_dict().items()}
+    with pytest.raises(UserError, match=words):
+        build(description, shapes, "export")
+
+
+def test_a_strangers_description_is_looked_at_before_anything_is_made():
+    rebuilt(lambda args: args["levels"][0].update({"class": "os.system"}), "unknown encoder class 'os.system'")
+    rebuilt(lambda args: args.update(encoder=describe(hierarchy(first()))), "unknown encoder class 'Hierarchy'")
+    rebuilt(lambda args: args["levels"].extend([args["levels"][0]] * 99), "1 to 16 levels")
+    rebuilt(lambda args: args["levels"][0]["args"]["predictor"]["args"].update(depth=10**4), "10001 layers")
+    rebuilt(
+        lambda args: args["levels"][0]["args"]["predictor"]["args"].update(context=60000), "position should have shape"
+    )
+    rebuilt(lambda args: args["levels"][0]["args"]["encoder"]["args"].update(hidden=10**12), "hidden cannot be")
+    rebuilt(lambda args: args.update(frames="many"), "frames cannot be 'many'")
+    rebuilt(lambda args: args.update(surprise=1), "surprise cannot be 1")

@@ -113,3 +113,15 @@ def test_an_encoder_without_a_map_has_no_feature_pictures(run):
     export.write(ViT(image_size=16, patch=16, width=24, depth=2, heads=2), run / "export", {})
     page = written(run)
     assert "a single token per picture" in page and "alt='features'" not in page and page.count("class='row'") == 8
+
+
+def test_alarms_are_drawn_and_told(run):
+    calm = written(run)
+    assert "Alarms" not in calm
+    lines = [{"step": 10, "kind": "spike", "message": "the loss has <jumped>", "value": 9.0}]
+    lines += [{"step": 11 + n, "kind": "skipped", "message": f"number {n}", "value": "nan"} for n in range(30)]
+    (run / "alarms.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4')
+    page = written(run)
+    assert "1 spike, 30 skipped" in page and "Step 10: the loss has &lt;jumped&gt;" in page
+    assert page.count("with the alarms marked") == 2 and page.count("data:image/svg+xml") == 5
+    assert "number 18" in page and "number 19" not in page and "And 11 more" in page
