@@ -43,41 +43,27 @@ def decode(data: bytearray) -> Tensor:
     if data[:3] == b"\xff\xd8\xff":
         size = jpeg_size(data)
         _refuse_giant(*size)
-        return _jpeg(data) if all(size) else _with_pillow(data)  # which finds the size in its own way
-    _refuse_giant(*webp_size(data))
+        return _jpeg(data) if all(size) else _with_pillow(data)  # a giant must not hide; Pillow knows its size first
     return _with_pillow(data)
 
 
 def jpeg_size(data: bytes | bytearray) -> tuple[int, int]:
     """Width and height from a JPEG's frame header (ITU T.81, B.2.2); (0, 0) where none is found.
 
-    What lies between two segments is skipped, as libjpeg does: else a stray byte would hide a giant from this check.
+    libjpeg reads over stray bytes between two segments; a size behind such is not looked for here.
     """
     at, end = 2, len(data) - 9
     while at < end:
-        at = data.find(b"\xff", at, end)
-        if at < 0:
+        if data[at] != 0xFF or data[at + 1] == 0x00:
             return 0, 0
         marker = data[at + 1]
         if marker in START_OF_FRAME:
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        if marker in (0x00, 0xFF):  # no marker; a fill byte
-            at += 1
-        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF or 0xD0 <= marker <= 0xD9 or marker == 0x01:
+            at += 1 if marker == 0xFF else 2
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 0, 0
-
-
-def webp_size(data: bytes | bytearray) -> tuple[int, int]:
-    """Width and height of an extended WebP's canvas; (0, 0) for anything else.
-
-    Pillow makes the canvas when it opens the file, before it tells the size.
-    """
-    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
-        return 0, 0
-    return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
 
 
 def _refuse_giant(width: int, height: int) -> None:

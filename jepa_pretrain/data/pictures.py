@@ -1,5 +1,7 @@
 """Samples to batches: a dataset whose item is a whole batch, so that nothing depends on the number of workers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -28,7 +30,7 @@ class Pictures(Dataset[Batch]):
         index: The shards.
         order: Which sample comes when.
         views: What the method sees of each clip, in order.
-        masker: Draws masks for the global batch, of which this rank keeps its rows; None for no masks.
+        maskers: Each draws masks for the global batch, of which this rank keeps its rows; none for no masks.
         grid: Token grid of the masks.
         max_broken: Share of broken samples past which reading stops; ten are needed at least.
         span: What a clip covers of a video.
@@ -39,16 +41,16 @@ class Pictures(Dataset[Batch]):
         index: Index,
         order: Shuffled | InOrder,
         views: list[View],
-        masker: Masker | None = None,
+        maskers: Sequence[Masker] = (),
         grid: Grid | None = None,
         max_broken: float = 0.01,
         span: Span = SINGLE,
     ):
         if not views:
             raise UserError("no views given: the loader needs at least one, e.g. RandomCrop")
-        if masker is not None and grid is None:
+        if maskers and grid is None:
             raise UserError("a masker needs the token grid of the encoder: give `grid`")
-        self.index, self.order, self.views, self.masker, self.grid = index, order, list(views), masker, grid
+        self.index, self.order, self.views, self.maskers, self.grid = index, order, list(views), maskers, grid
         self.samples = Samples(index, max_broken, 2 * order.window if isinstance(order, Shuffled) else 2, span)
         self.outbox: Outbox | None = None  # given to a worker
 
@@ -125,11 +127,9 @@ class Pictures(Dataset[Batch]):
 
     def _masks(self, draw: Draw, count: int, mine: range) -> list[Masks]:
         """Masks are drawn for the global batch, since their sizes agree over it; this rank keeps its rows."""
-        if self.masker is None:
-            return []
         rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.first, MASKS))
-        drawn = self.masker(count, self.grid, rng)
-        return [Masks(*(part[mine.start : mine.stop].clone() for part in drawn))]
+        drawn = [masker(count, self.grid, rng) for masker in self.maskers]
+        return [Masks(*(part[mine.start : mine.stop].clone() for part in masks)) for masks in drawn]
 
 
 def _together(acted: list[Tensor | None]) -> Tensor | None:

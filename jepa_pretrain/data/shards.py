@@ -38,7 +38,8 @@ class Shards(LightningDataModule):
         views: What the method sees of each training clip, one entry per view.
         val: Validation shards, like `train`; None for no validation.
         val_view: What the method sees of a validation clip; by default the centre, of the first view's size.
-        masker: Draws the masks of masked prediction; None for methods without.
+        masker: Draws the masks of masked prediction, or a list of such, each for masks of its own; None for methods
+            without.
         grid: Token grid of the encoder, for the masker; recipes link it from the model.
         batch_size: Samples per step and device.
         workers: Processes per device that read, decode and augment; 0 does it in the training process.
@@ -54,7 +55,7 @@ class Shards(LightningDataModule):
         views: list[View],
         val: str | list[str] | None = None,
         val_view: View | None = None,
-        masker: Masker | None = None,
+        masker: Masker | list[Masker] | None = None,
         grid: Grid | None = None,
         batch_size: int = 64,
         workers: int = 2,
@@ -63,7 +64,8 @@ class Shards(LightningDataModule):
         span: Span = SINGLE,
     ):
         super().__init__()
-        self.train, self.val, self.views, self.masker = train, val, views, masker
+        self.train, self.val, self.views = train, val, views
+        self.maskers = [masker] if isinstance(masker, Masker) else masker or []
         self.grid, self.batch_size, self.workers, self.seed, self.reading = grid, batch_size, workers, seed, reading
         self.span = span
         self.val_view = val_view or self._centre()
@@ -101,7 +103,7 @@ class Shards(LightningDataModule):
     def _pictures(self, rank: int, world: int) -> Pictures:
         index = self.index()
         order = Shuffled(index.sizes, self.batch_size, world, rank, self.seed, self.reading.window)
-        return Pictures(index, order, self.views, self.masker, self.grid, self.reading.max_broken, self.span)
+        return Pictures(index, order, self.views, self.maskers, self.grid, self.reading.max_broken, self.span)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """In order, one centred view, every sample exactly once over all ranks; empty without `val`."""

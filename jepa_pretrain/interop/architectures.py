@@ -7,11 +7,12 @@ import torch
 from torch import Size, nn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.untrusted import shown, whole
 
-KNOWN = {"ViT": ViT, "TimmEncoder": TimmEncoder}
+KNOWN = {kind.__name__: kind for kind in (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)}
 Shapes = dict[str, Size]  # of tensors, by name
 SIDE = 2048  # pixels of a picture that an encoder may take; a timm model is tried on one of that size when it is made
 REFUSED = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
@@ -55,7 +56,6 @@ def build(architecture: dict[str, Any], weights: Shapes, source: str) -> nn.Modu
     for key, value in args.items():
         if key not in ALLOWED[name] or not ALLOWED[name][key](value):
             raise UserError(f"{name} refuses these arguments, {shown(args, 200)}: {key} cannot be {shown(value)}")
-    _check_layers(args, weights, source)
     with torch.device("meta"):  # the shapes without their memory
         check_shapes({key: one.shape for key, one in _make(name, args).state_dict().items()}, weights, source)
     return _make(name, args)
@@ -91,12 +91,6 @@ def _make(name: str, args: dict[str, Any]) -> nn.Module:
             raise UserError(f"{name} refuses these arguments, {shown(args, 200)}: {reason[0]}") from error
 
 
-def _check_layers(args: dict[str, Any], weights: Shapes, source: str) -> None:
-    """Even without their memory, a billion layers would take for ever to describe."""
-    if args.get("depth", 0) > len(weights):
-        raise UserError(f"{source}: {args['depth']} layers, but only {len(weights)} tensors; wrong config for it?")
-
-
 def _some(names: list[str]) -> str:
     short = [shown(name, 100).strip("'") for name in names[:5]]
     return (", ".join(short) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "none"
@@ -117,10 +111,16 @@ def _three(low: float, high: float) -> Callable[[object], bool]:
 
 
 STATISTICS = {"mean": _three(-10, 10), "std": _three(1e-6, 100)}
+VIT = (
+    STATISTICS
+    | {key: _count(SIDE) for key in ("image_size", "patch", "frames", "tubelet")}
+    | {"depth": _count(512), "width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)}
+)
 ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
-    "ViT": STATISTICS
-    | {key: _count(SIDE) for key in ("image_size", "patch", "frames", "tubelet", "depth")}
-    | {"width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)},
+    "ViT": VIT,
+    "RotaryViT": VIT,
+    "TiledRotaryViT": VIT,
+    "MixedViT": VIT,
     "TimmEncoder": STATISTICS
     | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
     | {"cifar_stem": lambda value: isinstance(value, bool)},

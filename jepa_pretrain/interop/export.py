@@ -94,12 +94,23 @@ def from_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{path} carries no description of its encoder; was it written by `jepa-pretrain fit`?")
     prefix, provenance = entry["prefix"], entry.get("provenance") or {}
     tensors = all(isinstance(key, str) and isinstance(one, Tensor) for key, one in state.items())
-    if not isinstance(prefix, str) or not isinstance(provenance, dict) or not tensors:
+    if not isinstance(prefix, str) or not _is_plain(provenance) or not tensors:
         raise UserError(f"{path} is damaged: its weights or their description are of the wrong kind")
     weights = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     encoder = build(entry["config"], shapes(weights), str(path))
     fill(encoder, weights, source=str(path))
     return encoder.eval(), dict(provenance)
+
+
+def _is_plain(provenance: object) -> bool:
+    """Whether it can be written down as JSON, with the parts that the model card spells out."""
+    try:
+        json.dumps(provenance)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(provenance, dict) and all(
+        isinstance(provenance.get(key) or {}, dict) for key in ("metrics", "versions")
+    )
 
 
 def normalisation(encoder: nn.Module) -> dict[str, list[float]]:

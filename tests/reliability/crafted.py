@@ -59,26 +59,29 @@ def patched(data: bytearray, at: int, new: bytes) -> bytearray:
 
 
 def giants() -> dict[str, bytearray]:
-    """Small files that claim 100 megapixels and more."""
-    jpeg, webp = picture("JPEG"), picture("WEBP", lossless=True, exif=b"x" * 10)
+    """Small files that claim 121 megapixels, which Pillow alone would accept, and some that claim thousands."""
+    side = 11_000
+    jpeg, webp = picture("JPEG"), picture("WEBP", lossless=True)
     frame = jpeg.index(b"\xff\xc0") + 5
-    large = patched(jpeg, frame, struct.pack(">HH", 65500, 65500))
+    large = patched(jpeg, frame, struct.pack(">HH", side, side))
     cut = jpeg.index(b"\xff\xc0")
     tiff = picture("TIFF")
     for tag in (256, 257, 278):  # width, length, rows of a strip: one SHORT or LONG each
         at = next(i for i in range(len(tiff)) if tiff[i : i + 2] == struct.pack("<H", tag) and tiff[i + 4] == 1)
-        tiff = patched(tiff, at + 2, struct.pack("<HII", 4, 1, 60000))
-    assert webp[12:16] == b"VP8X"
+        tiff = patched(tiff, at + 2, struct.pack("<HII", 4, 1, side))
+    assert webp[12:16] == b"VP8L"
     return {
         "jpeg": large,
+        "jpeg of 4,290 megapixels": patched(jpeg, frame, struct.pack(">HH", 65500, 65500)),
         "jpeg with a stray byte before the frame": large[:cut] + b"\0\0\0" + large[cut:],
-        "png": png(60000, 60000),
-        "gif": patched(patched(picture("GIF"), 6, struct.pack("<HH", 65000, 65000)), 0, b"GIF89a"),
-        "webp": patched(webp, 24, (16383 - 1).to_bytes(3, "little") + (16383 - 1).to_bytes(3, "little")),
-        "bmp": patched(picture("BMP"), 18, struct.pack("<ii", 60000, 60000)),
+        "png": png(side, side),
+        "png of 3,600 megapixels": png(60000, 60000),
+        "gif": patched(patched(picture("GIF"), 6, struct.pack("<HH", side, side)), 0, b"GIF89a"),
+        "webp": patched(webp, 21, struct.pack("<I", (side - 1) << 14 | (side - 1))),
+        "bmp": patched(picture("BMP"), 18, struct.pack("<ii", side, side)),
         "tiff": tiff,
-        "ppm": bytearray(b"P6 60000 60000 255\n" + b"\0" * 100),
-        "jp2": patched(picture("JPEG2000"), 48, struct.pack(">II", 60000, 60000)),
+        "ppm": bytearray(b"P6 11000 11000 255\n" + b"\0" * 100),
+        "jp2": patched(picture("JPEG2000"), 48, struct.pack(">II", side, side)),
     }
 
 

@@ -68,7 +68,7 @@ def read_gzip(data: bytes, folder: Path) -> None:
 def read_picture(data: bytes, folder: Path) -> None:
     image = decode(bytearray(data))
     assert image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3 and image[0].numel() <= MAX_PIXELS
-    int(image.sum())  # touches every byte
+    image.max()  # touches every byte
 
 
 def pictures() -> list[bytes]:

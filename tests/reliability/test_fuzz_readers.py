@@ -113,7 +113,7 @@ def test_damaged_files_are_refused_or_read(name: str, tmp_path: Path):
     counts = json.loads((tmp_path / "in" / "counts").read_text())
     print(f"\n{name}: {counts}, {outcome.peak / MIB:.0f} MiB")
     assert counts["tried"] > 50 * TIMES and 0 < counts["refused"] < counts["tried"]
-    assert outcome.peak < 1500 * MIB
+    assert outcome.peak < 2000 * MIB  # a picture of just under 100 megapixels
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ from jepa_pretrain.data.verify import verify
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.evals.features import _read as cached
 from jepa_pretrain.interop import checkpoint
+from jepa_pretrain.interop.architectures import describe
+from jepa_pretrain.interop.export import export
+from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.report import contents
 from jepa_pretrain.report.addresses import harmless
 from jepa_pretrain.report.page import report
@@ -84,6 +88,17 @@ def test_a_checkpoint_in_pieces_or_compressed_is_not_read(tmp_path: Path):
             new.writestr(name, old.read(name))
     with pytest.raises(UserError, match="does not compress"):
         checkpoint.read(tmp_path / "b.ckpt")
+
+
+@pytest.mark.parametrize("provenance", [3, {"versions": [1]}, {"metrics": "x"}, {"a": torch.zeros(1)}], ids=str)
+def test_what_a_checkpoint_says_of_itself_is_plain(provenance: object, tmp_path: Path):
+    encoder = ViT(image_size=8, patch=4, width=8, depth=1, heads=2)
+    entry = {"prefix": "", "config": describe(encoder), "provenance": {"step": 1}}
+    torch.save({"state_dict": encoder.state_dict(), "export": entry}, tmp_path / "a.ckpt")
+    export(str(tmp_path / "a.ckpt"), str(tmp_path / "out"))
+    torch.save({"state_dict": encoder.state_dict(), "export": entry | {"provenance": provenance}}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="of the wrong kind"):
+        export(str(tmp_path / "a.ckpt"), str(tmp_path / "out"))
 
 
 def test_a_checkpoint_does_not_change_the_recipe(tmp_path: Path):
@@ -204,8 +219,11 @@ def test_an_index_describes_its_own_folder_only(name: str, tmp_path: Path):
 def test_an_index_names_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Files whose names read like addresses are files."""
     monkeypatch.chdir(tmp_path)
+    sums = []
     for name in ("pipe:touch ran;.tar", "memory::x.tar", "a*b.tar"):
-        write_tar(tmp_path / name, numbered(0, 2))
+        path = write_tar(tmp_path / name, numbered(0, 2))
+        sums.append({"name": name, "samples": 2, "bytes": 0, "sha256": sha256(path.read_bytes()).hexdigest()})
+    (tmp_path / "index.json").write_text(json.dumps({"format": 1, "classes": [], "shards": sums}))
     assert open_index(".").samples == 6
     verify(".")
     assert not (tmp_path / "ran").exists()
