@@ -86,16 +86,16 @@ def fork(count: int, frames: int, size: int, rng: np.random.Generator, ways: tup
     ground = _ground(pasts, size, rng, rng.uniform(0.1, 0.9, (pasts, 3)))
     ends = [bend + spread * [way, 1] for way in WAYS]
     _draw_tracks(ground, [(top, bend), *((bend, end) for end in ends)], track)
-    each = lambda values: np.repeat(values, len(ways), axis=0)[:count]  # noqa: E731
+    past = np.arange(count) // len(ways)  # (S,) which one a scene goes on from
     way = np.tile(np.arange(len(ways)), pasts)[:count]
-    corner = each(bend) + each(spread) * np.stack([np.asarray(ways)[way], np.ones(count)], -1)
-    length, half = np.linalg.norm(each(bend) - each(top), axis=-1), max(frames // 2, 1)
+    corner = bend[past] + spread[past] * np.stack([np.asarray(ways)[way], np.ones(count)], -1)
+    length, half = np.linalg.norm(bend[past] - top[past], axis=-1), max(frames // 2, 1)
     motion = physics.roll(
-        np.stack([each(top), each(bend), corner], 1), 0.6 * length / half, 0.8 * length / half**2, frames
+        np.stack([top[past], bend[past], corner], 1), 0.6 * length / half, 0.8 * length / half**2, frames
     )
     disc = np.full((count, 1), list(SHAPES).index("disc"))
     radius = np.full((count, 1), BALL)
-    return Scenes(*motion, disc, radius, 0 * radius, each(ball)[:, None], each(ground), way)
+    return Scenes(*motion, disc, radius, 0 * radius, ball[past][:, None], ground[past], way)
 
 
 def _room(count: int, frames: int, size: int, rng: np.random.Generator, actions: Array | None) -> Scenes:

@@ -5,9 +5,9 @@
 The limit: as many processes as there are workers, each with its videos in memory and PyAV alone: open, seek to the key
 frame before a random clip, decode to the clip's end, convert its frames to RGB, throw them away. The loader does the
 same work (its own way to find the frames included) and order, tar reads, seeds, labels, the stacking and the transport
-to the training process; in the second row, a crop too. Both take turns, so that a busy machine slows both; processor
-time per clip in all processes, which other programs disturb less, is shown as well. Videos of one shard set should
-have one size.
+to the training process; in the second row, a crop too, which the limit is spared. Both take turns, so that a busy
+machine slows both; processor time per clip in all processes, which other programs disturb less, is shown as well.
+Videos of one shard set should have one size.
 """
 
 import argparse
