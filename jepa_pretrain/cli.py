@@ -9,7 +9,8 @@ from jepa_pretrain.untrusted import printable
 COMMANDS = {
     "fit": ("train a recipe: --config recipes/X.yaml", "jepa_pretrain.training:Fit"),
     "shards demo": ("render the demo pictures as shards", "jepa_pretrain.data.demo:demo"),
-    "shards pack": ("turn pictures into shards with an index", "jepa_pretrain.data.pack:pack"),
+    "shards demo-video": ("render the demo videos as shards", "jepa_pretrain.data.moving:moving"),
+    "shards pack": ("turn pictures or videos into shards with an index", "jepa_pretrain.data.pack:pack"),
     "shards verify": ("re-read shards against their index", "jepa_pretrain.data.verify:verify"),
     "shards show": ("draw a contact sheet of shards", "jepa_pretrain.data.show:show"),
     "eval linear": ("linear probe of a frozen encoder", "jepa_pretrain.evals.linear:linear"),

@@ -73,3 +73,13 @@ def largest(number: int) -> int:
     box = torch.tensor(number)
     dist.all_reduce(box, op=dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
     return int(box)
+
+
+@torch.no_grad()
+def first(x: Tensor) -> Tensor:
+    """What rank 0 has, on every rank; for random numbers that all have to share."""
+    if world_size() == 1:
+        return x
+    x = x.clone()
+    dist.broadcast(x, src=0)
+    return x

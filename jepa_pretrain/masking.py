@@ -104,6 +104,83 @@ class MultiBlock(Masker):
         return Masks(_through_time(context, grid), _through_time(targets, grid))
 
 
+class Tubes(Masker):
+    """V-JEPA's masks (Bardes et al. 2024, section 3.2): the union of some blocks is hidden in all frames.
+
+    The context is what is left, the targets are everything else, as one joint set: every token is either seen or
+    predicted. Published are two of these side by side, a *short-range* one of 8 blocks of .15 and a *long-range* one
+    of 2 blocks of .7; a recipe gives them as a list.
+
+    Contexts must agree in size over the batch. The official code cuts all to the smallest of a GPU's 24 clips and drops
+    the last tokens, which are those of the last frames. Here the smallest few are drawn again, so that the size does
+    not depend on the batch; the rest are cut to the smallest left by one further hole, around a random place, in all
+    frames. The hole may leave the frame on one side and come back on the other, so that all places are alike.
+
+    Args:
+        blocks: blocks whose union is hidden.
+        scale: area of a block as a share of the frame.
+        aspect: height over width of a block.
+        span: share of the clip, from its beginning, that may be seen; behind it all is predicted.
+        redraw: share of the batch, those with the smallest context, that is drawn again; the default cuts contexts to
+            the size that the smallest of 24 has.
+        tries: how often a sample is drawn again before giving up.
+    """
+
+    def __init__(
+        self,
+        blocks: int = 8,
+        scale: tuple[float, float] = (0.15, 0.15),
+        aspect: tuple[float, float] = (0.75, 1.5),
+        span: float = 1.0,
+        redraw: float = 0.04,
+        tries: int = 100,
+    ) -> None:
+        if not (0.0 < span <= 1.0 and 0.0 <= redraw < 1.0):
+            raise UserError(f"span lies in (0, 1] and redraw in [0, 1), not at {span} and {redraw}")
+        self.blocks, self.scale, self.aspect = blocks, scale, aspect
+        self.span, self.redraw, self.tries = span, redraw, tries
+
+    def __call__(self, batch_size: int, grid: Grid, rng: torch.Generator) -> Masks:
+        """Masks of a batch: context `(B, K)` and one target `(B, 1, N - K)`, sorted token indices."""
+        size = _block_size(grid, self.scale, self.aspect, rng)
+        seen = self._draw(batch_size, grid, size, rng)  # (B, h, w)
+        sizes = seen.flatten(1).sum(1).sort().values
+        keep = max(int(sizes[int(self.redraw * batch_size)]), 1)
+        for _ in range(self.tries):
+            poor = seen.flatten(1).sum(1) < keep
+            if not poor.any():
+                return self._pack(seen, keep, grid, rng)
+            seen[poor] = self._draw(int(poor.sum()), grid, size, rng)
+        raise UserError(
+            f"masks impossible: {self.blocks} blocks of {size[0]}x{size[1]} tokens hide all of the {grid.h}x{grid.w} "
+            "grid; lower blocks or scale, or use smaller patches"
+        )
+
+    def _draw(self, count: int, grid: Grid, size: tuple[int, int], rng) -> Tensor:
+        """Boolean maps of what stays visible (B, h, w)."""
+        hidden = _inside(*_corners((count, self.blocks), grid, size, rng), size, grid)  # (B, blocks, h, w)
+        return ~hidden.any(dim=1)
+
+    def _pack(self, seen: Tensor, keep: int, grid: Grid, rng) -> Masks:
+        """Boolean maps to indices; the `keep` places farthest from the middle of the hole stay."""
+        distance = _ring_distance(len(seen), grid, rng) + torch.rand(seen.shape, generator=rng)  # equals in any order
+        places = distance.masked_fill(~seen, -1.0).flatten(1).topk(keep, dim=1).indices.sort(dim=1).values
+        steps = max(1, int(grid.t * self.span))
+        context = _through_time(places, grid._replace(t=steps))  # (B, K)
+        hidden = torch.ones(len(seen), grid.tokens, dtype=torch.bool).scatter_(1, context, False)
+        targets = hidden.nonzero()[:, 1].view(len(seen), 1, -1)  # (B, 1, N - K)
+        return Masks(context, targets)
+
+
+def _ring_distance(count: int, grid: Grid, rng) -> Tensor:
+    """Rows or columns, whichever are more, from every place to a random one (B, h, w); opposite borders touch."""
+    apart = []
+    for side in (grid.h, grid.w):
+        away = (torch.arange(side) - torch.randint(0, side, (count, 1), generator=rng)).abs()
+        apart.append(torch.minimum(away, side - away))  # (B, side)
+    return torch.maximum(apart[0][:, :, None], apart[1][:, None, :]).float()
+
+
 class Random(Masker):
     """Tokens masked at random, as in MAE; the masked ones form one target.
 

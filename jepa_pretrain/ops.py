@@ -1,5 +1,7 @@
 """Stateless tensor functions on tokens and positions."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,8 @@ def sincos_3d(width: int, grid: Grid) -> Tensor:
     """Fixed sine-cosine position features of a token grid.
 
     The width is shared by the axes that the grid has: column and row for images (in this order, as in MAE and
-    I-JEPA), column, row and time for clips. What does not divide evenly stays zero.
+    I-JEPA), time, row and column for clips (in this order, as in V-JEPA). Where it does not divide evenly, the last
+    features of the last axis are cut off.
 
     Args:
         width: features per token D, even.
@@ -52,8 +55,6 @@ def sincos_3d(width: int, grid: Grid) -> Tensor:
         `(N, D)` float32.
     """
     t, h, w = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
-    axes = [w, h, t] if grid.t > 1 else [w, h]
-    share = width // (2 * len(axes)) * 2  # even, per axis
-    features = torch.cat([_sincos(share, axis.flatten()) for axis in axes], dim=1)
-    missing = width - features.shape[1]
-    return torch.nn.functional.pad(features, (0, missing)).float()
+    axes = [t, h, w] if grid.t > 1 else [w, h]
+    share = math.ceil(width / (2 * len(axes))) * 2  # even, per axis
+    return torch.cat([_sincos(share, axis.flatten()) for axis in axes], dim=1)[:, :width].float()

@@ -79,3 +79,38 @@ class WarmupCosine(Schedule):
         if progress < self.warmup:
             return self.rise(progress / self.warmup)
         return self.fall((progress - self.warmup) / (1.0 - self.warmup))
+
+
+class Ramp(Schedule):
+    """Nothing at first, then straight up to a value that is held.
+
+    Args:
+        value: the value held.
+        begin: progress at which it leaves zero.
+        full: progress at which the value is reached.
+    """
+
+    def __init__(self, value: float, begin: float = 0.0, full: float = 0.1) -> None:
+        if not 0.0 <= begin < full:
+            raise ValueError(f"a ramp begins before it is full, not at {begin} and {full}")
+        self.value, self.begin, self.full = value, begin, full
+
+    def __call__(self, progress: float) -> float:
+        return self.value * min(max((progress - self.begin) / (self.full - self.begin), 0.0), 1.0)
+
+
+class Cut(Schedule):
+    """The beginning of a longer schedule: a run that stops before the schedule ends.
+
+    Args:
+        schedule: the longer schedule.
+        share: share of it that the run covers, in (0, 1].
+    """
+
+    def __init__(self, schedule: Schedule, share: float) -> None:
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"share lies in (0, 1], not at {share}")
+        self.schedule, self.share = schedule, share
+
+    def __call__(self, progress: float) -> float:
+        return self.schedule(self.share * progress)

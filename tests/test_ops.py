@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from jepa_pretrain.contracts import Grid
@@ -21,6 +22,18 @@ def test_sincos_matches_the_formula():
             angles = [coordinate / 10000 ** (i / (width / 4)) for i in range(width // 4)]
             expected += [torch.tensor(angles).sin(), torch.tensor(angles).cos()]
         torch.testing.assert_close(position[token], torch.cat(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [24, 32])
+def test_sincos_of_clips_is_v_jepas(width):
+    """Time, row and column in this order, ceil(width / 6) frequencies each, cut at the end."""
+    position, pairs = sincos_3d(width, Grid(2, 3, 5)), -(-width // 6)
+    for token in (0, 7, 29):
+        expected = []
+        for coordinate in (token // 15, token // 5 % 3, token % 5):
+            angles = torch.tensor([coordinate / 10000 ** (i / pairs) for i in range(pairs)])
+            expected += [angles.sin(), angles.cos()]
+        torch.testing.assert_close(position[token], torch.cat(expected)[:width], rtol=1e-5, atol=1e-6)
 
 
 def test_sincos_tells_every_place_apart():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jepa_pretrain.schedules import Constant, Cosine, Linear, WarmupCosine
+from jepa_pretrain.schedules import Constant, Cosine, Cut, Linear, Ramp, WarmupCosine
 
 
 def test_points():
@@ -18,3 +18,10 @@ def test_warmup_cosine():
     assert WarmupCosine(1.0, warmup=0.0)(0.0) == 1.0
     with pytest.raises(ValueError, match="share"):
         WarmupCosine(1.0, warmup=10)
+
+
+def test_ramp_and_cut():
+    ramp = Ramp(0.5, 0.2, 0.4)
+    assert [ramp(p) for p in (0.0, 0.2, 0.4, 1.0)] == [0.0, 0.0, 0.5, 0.5] and abs(ramp(0.3) - 0.25) < 1e-12
+    longer = Linear(0.998, 1.0)
+    assert Cut(longer, 0.8)(1.0) == longer(0.8) and Cut(longer, 0.8)(0.0) == 0.998

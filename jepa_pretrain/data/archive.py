@@ -86,12 +86,14 @@ class Shard:
             done += count
         return data
 
+    def first(self, sample: int, extensions: tuple[str, ...]) -> str | None:
+        """Which of several extensions the sample has a member of: the first of them, or None."""
+        return next((one for one in extensions if one in self.spans and self.spans[one][sample, 0] >= 0), None)
+
     def read_first(self, sample: int, extensions: tuple[str, ...]) -> bytearray | None:
         """The bytes of the first member that the sample has out of several, or None."""
-        for one in extensions:
-            if one in self.spans and (data := self.read(sample, one)) is not None:
-                return data
-        return None
+        extension = self.first(sample, extensions)
+        return None if extension is None else self.read(sample, extension)
 
     def fields(self, sample: int) -> dict[str, bytearray]:
         """All members of one sample, by extension, in the order of the tar.

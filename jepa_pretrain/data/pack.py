@@ -1,27 +1,27 @@
-"""Packing: pictures from anywhere into size-bounded shards with an index.
+"""Packing: pictures and videos from anywhere into size-bounded shards with an index.
 
-Which sample goes into which shard is decided from the listing alone, before any picture is read; therefore packing can
+Which sample goes into which shard is decided from the listing alone, before any is read; therefore packing can
 stop and go on, and many machines can each make their part of the same shards.
 """
 
 import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from threading import Event
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import TooLarge
-from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
+from jepa_pretrain.data.clips import EXTENSIONS
+from jepa_pretrain.data.cuts import Cuts
+from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.order import permutation
-from jepa_pretrain.data.sources import Source, open_source
-from jepa_pretrain.data.views import resize
+from jepa_pretrain.data.shrink import whole
+from jepa_pretrain.data.sources import Files, Source, open_source
 from jepa_pretrain.data.writer import Bad, Plan, TarWriter, finish_shard, finished, read_parts, shard_name, write_index
 from jepa_pretrain.untrusted import printable
 
@@ -45,36 +45,43 @@ def pack(
     quality: int = 90,
     root: str = "~/.cache/torchvision",
     download: bool = False,
+    clip_seconds: float | None = None,
 ) -> None:
-    """Pack pictures into WebDataset shards with an index.
+    """Pack pictures or videos into WebDataset shards with an index.
 
     Run it again after an interruption and it goes on; run it with `part` 1/N ... N/N on N machines that share `out`
     and they make the same shards together as one alone, byte by byte.
 
     Args:
-        source: An image folder (class folders, or flat), torchvision:NAME, or existing shards (pattern, URL, folder).
+        source: A folder of pictures or videos (class folders, or flat), torchvision:NAME, or existing shards
+            (pattern, URL, folder).
         out: Folder for the shards and index.json.
         split: First part of the shards' names; also the part of a torchvision dataset to take.
         shard_mb: Largest size of a shard, MiB.
         part: I/N packs every N-th shard, beginning with the I-th.
         workers: Shards written at a time.
-        short_side: Shrink larger pictures to this short side, pixels, and store them as JPEG; None copies all bytes.
-        quality: JPEG quality of pictures that were shrunk, 1 to 100.
+        short_side: Shrink larger ones to this short side, pixels, and store them as JPEG or H.264; None copies all.
+        quality: Of what is encoded anew, 1 to 100.
         root: Where torchvision datasets lie.
         download: Let torchvision download what is missing.
+        clip_seconds: Cut videos into clips of about this length, which encodes them anew; None keeps them whole.
     """
     console = Console(highlight=False)
     if not re.fullmatch(r"[A-Za-z0-9_]+", split):
         raise UserError(f"split must be letters, digits and underscores, not {split!r}")
     if shard_mb < 1 or workers < 1 or not 1 <= quality <= 100 or (short_side is not None and short_side < 1):
         raise UserError("shard_mb, workers and short_side must be at least 1, quality between 1 and 100")
-    samples = open_source(source, split, root, download)
+    samples: Source = open_source(source, split, root, download)
+    if clip_seconds is not None:
+        if not isinstance(samples, Files):
+            raise UserError("only videos in a folder can be cut: leave clip_seconds out")
+        samples = Cuts(samples, clip_seconds, short_side, quality)
     pieces = divide(samples.sizes[permutation(len(samples.sizes), SHUFFLE)], shard_mb << 20)
     identity = [samples.digest, split, shard_mb, short_side, quality if short_side else None]
     plan = Plan(split=split, plan=_digest(identity), shards=len(pieces), classes=samples.classes)
     job = Job(samples, Path(out), plan, pieces, short_side, quality)
     todo = job.todo(*parse_part(part))
-    console.print(f"{len(samples.sizes)} pictures, {len(pieces)} shards; {len(todo)} to write here", soft_wrap=True)
+    console.print(f"{len(samples.sizes)} samples, {len(pieces)} shards; {len(todo)} to write here", soft_wrap=True)
     job.run(todo, workers, console)
     _tell(job, console)
 
@@ -173,19 +180,13 @@ class Job:
         return len(self.pieces[shard])
 
     def _sample(self, number: int) -> tuple[str, dict[str, bytes]]:
-        """A sample as stored; its picture was decoded once, so that it is known to be whole."""
+        """A sample as stored; it was decoded once, so that it is known to be whole."""
         stem, fields = self.samples.read(number)
         extension = next((one for one in EXTENSIONS if one in fields), None)
         if extension is None:
-            raise BrokenPicture("the sample has no picture member")
-        image = decode(bytearray(fields[extension]))
-        height, width = image.shape[1:]
-        if self.short_side and min(height, width) > self.short_side:
-            factor = self.short_side / min(height, width)
-            small = resize(image, round(height * factor), round(width * factor))
-            encoded = BytesIO()
-            Image.fromarray(small.permute(1, 2, 0).numpy()).save(encoded, "JPEG", quality=self.quality)
-            fields = {"jpg": encoded.getvalue()} | {key: data for key, data in fields.items() if key != extension}
+            raise BrokenPicture("the sample has no picture or video member")
+        kind, data = whole(bytes(fields[extension]), extension, self.short_side, self.quality)
+        fields = {kind: data} | {name: other for name, other in fields.items() if name != extension}
         clean = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60].strip("_")
         return f"{number:08d}-{clean}", fields
 

@@ -69,14 +69,15 @@ class Parcel:
 
     Args:
         outbox: The worker's blocks; the latest that it gave holds the views.
-        layouts: How the pictures of each view lie in it.
+        layouts: How the clips of each view lie in it.
         count: Rows that it has room for.
         batch: The batch itself.
     """
 
     def __init__(self, outbox: Outbox, layouts: list[Layout], count: int, batch: Batch):
         masks = [(one.context.numpy(), one.targets.numpy()) for one in batch.masks]
-        self.message = (*outbox.address, layouts, count, masks, batch.label.numpy(), batch.key)
+        actions = None if batch.actions is None else batch.actions.numpy()
+        self.message = (*outbox.address, layouts, count, masks, batch.label.numpy(), batch.key, actions)
 
     def __reduce__(self) -> tuple:
         return _open, self.message
@@ -92,6 +93,7 @@ def _open(
     masks: list[tuple[np.ndarray, np.ndarray]],
     label: np.ndarray,
     key: list[str],
+    actions: np.ndarray | None,
 ) -> Batch | None:
     """Makes the batch from a worker's message."""
     box = _inboxes.get(inbox)
@@ -103,7 +105,8 @@ def _open(
         box.blocks[worker, number] = block
     views = views_in(_borrowed(block), layouts, count, len(key))
     pairs = [Masks(*(torch.from_numpy(part) for part in one)) for one in masks]
-    return Batch(views, pairs, torch.from_numpy(label), key)
+    acted = None if actions is None else torch.from_numpy(actions)
+    return Batch(views, pairs, torch.from_numpy(label), key, acted)
 
 
 def _borrowed(block: Tensor) -> Tensor:

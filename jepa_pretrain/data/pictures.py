@@ -1,10 +1,13 @@
 """Samples to batches: a dataset whose item is a whole batch, so that nothing depends on the number of workers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, Masks, UserError
+from jepa_pretrain.data.clips import SINGLE, Span, Taken, even
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots
 from jepa_pretrain.data.parcel import Outbox, Parcel
@@ -14,19 +17,23 @@ from jepa_pretrain.data.views import View
 from jepa_pretrain.seeds import seed_of
 
 MASKS = -1  # sets the seed of a batch's masks apart from that of its first sample
-TOGETHER = 8  # pictures that are decoded, viewed and copied in turn: enough to amortise, few enough for the cache
+PLACE = -2  # and the place of a clip in its video from what the views draw
+TOGETHER = 8  # clips that are decoded, viewed and copied in turn: enough to amortise, few enough for the cache
 
 
 class Pictures(Dataset[Batch]):
     """Makes the batch that a `Draw` names; in a worker, the `Parcel` that becomes this batch.
 
+    In training, all views see one clip of a video, at a random place; in evaluation, each its own, evenly spread.
+
     Args:
         index: The shards.
         order: Which sample comes when.
-        views: What the method sees of each picture, in order.
-        masker: Draws masks for the global batch, of which this rank keeps its rows; None for no masks.
+        views: What the method sees of each clip, in order.
+        maskers: Each draws masks for the global batch, of which this rank keeps its rows; none for no masks.
         grid: Token grid of the masks.
         max_broken: Share of broken samples past which reading stops; ten are needed at least.
+        span: What a clip covers of a video.
     """
 
     def __init__(
@@ -34,16 +41,17 @@ class Pictures(Dataset[Batch]):
         index: Index,
         order: Shuffled | InOrder,
         views: list[View],
-        masker: Masker | None = None,
+        maskers: Sequence[Masker] = (),
         grid: Grid | None = None,
         max_broken: float = 0.01,
+        span: Span = SINGLE,
     ):
         if not views:
             raise UserError("no views given: the loader needs at least one, e.g. RandomCrop")
-        if masker is not None and grid is None:
+        if maskers and grid is None:
             raise UserError("a masker needs the token grid of the encoder: give `grid`")
-        self.index, self.order, self.views, self.masker, self.grid = index, order, list(views), masker, grid
-        self.samples = Samples(index, max_broken, 2 * order.window if isinstance(order, Shuffled) else 2)
+        self.index, self.order, self.views, self.maskers, self.grid = index, order, list(views), maskers, grid
+        self.samples = Samples(index, max_broken, 2 * order.window if isinstance(order, Shuffled) else 2, span)
         self.outbox: Outbox | None = None  # given to a worker
 
     def __len__(self) -> int:
@@ -57,19 +65,21 @@ class Pictures(Dataset[Batch]):
         samples = self._samples(slots, mine)
         seeds = [seed_of(self.order.seed, draw.epoch, place) for place in slots.position[mine].tolist()]
         whole: list[Sample] = []  # those that can be decoded
+        acted: list[Tensor | None] = []
         for first in range(0, count, TOGETHER):
             group = slice(first, first + TOGETHER)
             found = self._decoded(slots, mine[group], samples[group], seeds[group])
             if found:
                 stack.put(len(whole), self._views(found))
             whole += [sample for sample, _, _ in found]
+            acted += [clips[0].actions for _, clips, _ in found]
         if not whole:  # a whole evaluation batch was broken: no rows, of the right shape
-            nothing = torch.zeros(3, 64, 64, dtype=torch.uint8)
-            stack.put(0, self._views([(samples[0], nothing, 0)]))
+            nothing = Taken(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [0])
+            stack.put(0, self._views([(samples[0], [nothing], 0)]))
         masks = self._masks(draw, len(slots.position), mine)
         torch.set_rng_state(state)
         label = torch.tensor([sample.label for sample in whole], dtype=torch.int64)
-        batch = Batch(stack.views(len(whole)), masks, label, [sample.key for sample in whole])
+        batch = Batch(stack.views(len(whole)), masks, label, [sample.key for sample in whole], _together(acted))
         return batch if self.outbox is None else Parcel(self.outbox, stack.layouts, count, batch)
 
     def _samples(self, slots: Slots, rows: range) -> list[Sample]:
@@ -78,41 +88,55 @@ class Pictures(Dataset[Batch]):
 
     def _decoded(
         self, slots: Slots, rows: range, samples: list[Sample], seeds: list[int]
-    ) -> list[tuple[Sample, Tensor, int]]:
-        """Samples with their pictures and seeds, without the broken ones; in training others stand in for them."""
+    ) -> list[tuple[Sample, list[Taken], int]]:
+        """Samples with their clips and seeds, without the broken ones; in training others stand in for them."""
         found = []
         for row, sample, seed in zip(rows, samples, seeds, strict=True):
-            image = self.samples.picture(sample)
-            if image is None and isinstance(self.order, Shuffled):
-                sample, image = self._stand_in(slots, row)
-            if image is not None:
-                found.append((sample, image, seed))
+            places = self._places(seed)
+            clips = self.samples.clips(sample, places)
+            if clips is None and isinstance(self.order, Shuffled):
+                sample, clips = self._stand_in(slots, row, places)
+            if clips is not None:
+                found.append((sample, clips, seed))
         return found
 
-    def _stand_in(self, slots: Slots, row: int) -> tuple[Sample, Tensor]:
+    def _places(self, seed: int) -> list[float]:
+        """Where the clips lie that are taken out of a video."""
+        return [seed_of(seed, PLACE) / 2**63] if isinstance(self.order, Shuffled) else even(len(self.views))
+
+    def _stand_in(self, slots: Slots, row: int, places: list[float]) -> tuple[Sample, list[Taken]]:
         """The next sample of the same global batch that is not broken: the same one for any number of ranks."""
         count = len(slots.position)
         for offset in range(1, count):
             at = (row + offset) % count
             sample = self.samples.read(int(slots.shard[at]), int(slots.sample[at]))
-            image = self.samples.picture(sample)
-            if image is not None:
-                return sample, image
+            clips = self.samples.clips(sample, places)
+            if clips is not None:
+                return sample, clips
         raise UserError(f"none of the {count} samples of a batch could be decoded; the latest: {self.samples.latest}")
 
-    def _views(self, found: list[tuple[Sample, Tensor, int]]) -> list[list[Tensor]]:
-        """Per view, what it makes of some pictures; a picture's randomness follows from its seed alone."""
+    def _views(self, found: list[tuple[Sample, list[Taken], int]]) -> list[list[Tensor]]:
+        """Per view, what it makes of some clips (T, C, H, W); what it draws follows from a clip's seed alone."""
         made: list[list[Tensor]] = [[] for _ in self.views]
-        for _, image, seed in found:
+        for _, clips, seed in found:
             torch.default_generator.manual_seed(seed)
-            for view, pictures in zip(self.views, made, strict=True):
-                pictures.append(view(image))
+            seen = clips * (len(self.views) // len(clips))
+            for view, clip, pictures in zip(self.views, seen, made, strict=True):
+                pictures.append(view(clip.frames).expand(self.samples.span.frames, -1, -1, -1))  # holds a picture
         return made
 
     def _masks(self, draw: Draw, count: int, mine: range) -> list[Masks]:
         """Masks are drawn for the global batch, since their sizes agree over it; this rank keeps its rows."""
-        if self.masker is None:
-            return []
         rng = torch.Generator().manual_seed(seed_of(self.order.seed, draw.epoch, draw.first, MASKS))
-        drawn = self.masker(count, self.grid, rng)
-        return [Masks(*(part[mine.start : mine.stop].clone() for part in drawn))]
+        drawn = [masker(count, self.grid, rng) for masker in self.maskers]
+        return [Masks(*(part[mine.start : mine.stop].clone() for part in masks)) for masks in drawn]
+
+
+def _together(acted: list[Tensor | None]) -> Tensor | None:
+    """The actions of a batch, (B, T, A), where its samples have any."""
+    if all(one is None for one in acted):
+        return None
+    shapes = {None if one is None else tuple(one.shape) for one in acted}
+    if len(shapes) > 1:
+        raise UserError(f"some samples of a batch have other actions than others, or none ({shapes}): pack them apart")
+    return torch.stack(acted)

@@ -4,13 +4,13 @@ import logging
 from collections import OrderedDict
 from typing import NamedTuple
 
-from torch import Tensor
-
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
-from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
+from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode
+from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.labels import label_of
+from jepa_pretrain.data.tensors import ACTIONS, read_actions
 
 log = logging.getLogger(__name__)
 TOLERATED = 9  # broken samples that are never too many, however few were read
@@ -19,10 +19,12 @@ TOLERATED = 9  # broken samples that are never too many, however few were read
 class Sample(NamedTuple):
     """One sample as it lies in its shard."""
 
-    data: bytearray | None  # the encoded picture, if it has one
+    data: bytearray | None  # the encoded picture or video, if it has one
     label: int  # -1 where there is none
     key: str  # "shard/sample"
-    fault: str = "the sample has no picture member"  # why there is no data
+    extension: str = ""  # what `data` is
+    actions: bytearray | None = None  # the member with the actions, where there is one
+    fault: str = "the sample has no picture or video member"  # why there is no data
 
 
 class Samples:
@@ -32,10 +34,11 @@ class Samples:
         index: The shards.
         max_broken: Share of broken samples past which reading stops; ten are needed at least.
         keep_open: How many shards may be open at a time.
+        span: What a clip covers of a video.
     """
 
-    def __init__(self, index: Index, max_broken: float, keep_open: int):
-        self.index, self.max_broken, self.keep_open = index, max_broken, keep_open
+    def __init__(self, index: Index, max_broken: float, keep_open: int, span: Span = SINGLE):
+        self.index, self.max_broken, self.keep_open, self.span = index, max_broken, keep_open, span
         self.seen, self.broken = 0, 0
         self.latest = ""  # the latest broken sample, and why
         self._reported: set[str] = set()
@@ -44,19 +47,21 @@ class Samples:
     def read(self, shard: int, number: int) -> Sample:
         """The bytes of one sample."""
         tar = self._shard(shard)
-        label, key = label_of(tar, number, len(self.index.classes)), f"{tar.name}/{tar.keys[number]}"
+        extension, label = tar.first(number, EXTENSIONS) or "", label_of(tar, number, len(self.index.classes))
+        key = f"{tar.name}/{tar.keys[number]}"
         try:
-            return Sample(tar.read_first(number, EXTENSIONS), label, key)
+            return Sample(tar.read(number, extension), label, key, extension, tar.read(number, ACTIONS))
         except TooLarge as error:
-            return Sample(None, label, key, str(error))
+            return Sample(None, label, key, fault=str(error))
 
-    def picture(self, sample: Sample) -> Tensor | None:
-        """The picture (C, H, W) uint8 of a sample; None, with a log line the first time, where it is broken."""
+    def clips(self, sample: Sample, places: list[float]) -> list[Taken] | None:
+        """Clips of a sample, by their places; None, with a log line the first time, where it is broken."""
         self.seen += 1
         try:
             if sample.data is None:
                 raise BrokenPicture(sample.fault)
-            return decode(sample.data)
+            clips = decode(sample.data, sample.extension, self.span, places)
+            return clips if sample.actions is None else [_with_actions(clip, sample.actions) for clip in clips]
         except BrokenPicture as error:
             self._count_broken(sample.key, str(error))
             return None
@@ -82,3 +87,7 @@ class Samples:
                 f"{self.broken} of {self.seen} samples read are broken, more than max_broken = {self.max_broken:g} "
                 f"allows; the latest: {self.latest}; `shards verify` lists them all"
             )
+
+
+def _with_actions(clip: Taken, data: bytearray) -> Taken:
+    return clip._replace(actions=actions_at(read_actions(data, max(clip.numbers) + 1), clip.numbers))

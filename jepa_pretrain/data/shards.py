@@ -7,6 +7,7 @@ import torch
 from lightning import LightningDataModule
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, UserError
+from jepa_pretrain.data.clips import SINGLE, Span
 from jepa_pretrain.data.index import Index, open_index
 from jepa_pretrain.data.order import Draw, InOrder, Shuffled
 from jepa_pretrain.data.pictures import Pictures
@@ -30,19 +31,22 @@ class Reading:
 
 
 class Shards(LightningDataModule):
-    """Image shards, split over ranks and workers, with views and masks.
+    """Shards of pictures, of videos or of both, split over ranks and workers, with views and masks.
 
     Args:
         train: Training shards: a path, URL, brace or glob pattern, a folder, or a list of these.
-        views: What the method sees of each training picture, one entry per view.
+        views: What the method sees of each training clip, one entry per view.
         val: Validation shards, like `train`; None for no validation.
-        val_view: What the method sees of a validation picture; by default the centre, of the first view's size.
-        masker: Draws the masks of masked prediction; None for methods without.
+        val_view: What the method sees of a validation clip; by default the centre, of the first view's size.
+        masker: Draws the masks of masked prediction, or a list of such, each for masks of its own; None for methods
+            without.
         grid: Token grid of the encoder, for the masker; recipes link it from the model.
         batch_size: Samples per step and device.
         workers: Processes per device that read, decode and augment; 0 does it in the training process.
         seed: Names the order of the samples, the augmentations and the masks.
         reading: How shards are read.
+        span: What a clip covers of a video, e.g. 16 frames at 8 per second; single frames by default. It lies at a
+            random place in training, in the middle in validation. Pictures are held for as long.
     """
 
     def __init__(
@@ -51,16 +55,19 @@ class Shards(LightningDataModule):
         views: list[View],
         val: str | list[str] | None = None,
         val_view: View | None = None,
-        masker: Masker | None = None,
+        masker: Masker | list[Masker] | None = None,
         grid: Grid | None = None,
         batch_size: int = 64,
         workers: int = 2,
         seed: int = 0,
         reading: Reading = Reading(),
+        span: Span = SINGLE,
     ):
         super().__init__()
-        self.train, self.val, self.views, self.masker = train, val, views, masker
+        self.train, self.val, self.views = train, val, views
+        self.maskers = [masker] if isinstance(masker, Masker) else masker or []
         self.grid, self.batch_size, self.workers, self.seed, self.reading = grid, batch_size, workers, seed, reading
+        self.span = span
         self.val_view = val_view or self._centre()
         self._indexes: dict[str, Index] = {}
         self._begin = (0, 0)  # epoch and sample of the first training batch
@@ -96,7 +103,7 @@ class Shards(LightningDataModule):
     def _pictures(self, rank: int, world: int) -> Pictures:
         index = self.index()
         order = Shuffled(index.sizes, self.batch_size, world, rank, self.seed, self.reading.window)
-        return Pictures(index, order, self.views, self.masker, self.grid, self.reading.max_broken)
+        return Pictures(index, order, self.views, self.maskers, self.grid, self.reading.max_broken, self.span)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """In order, one centred view, every sample exactly once over all ranks; empty without `val`."""
@@ -105,7 +112,7 @@ class Shards(LightningDataModule):
         rank, world = self._place()
         index = self.index("val")
         order = InOrder(index.sizes, self.batch_size, world, rank)
-        pictures = Pictures(index, order, [self.val_view], max_broken=self.reading.max_broken)
+        pictures = Pictures(index, order, [self.val_view], max_broken=self.reading.max_broken, span=self.span)
         return Loader(pictures, self.workers, pin=torch.cuda.is_available())
 
     def standing(self) -> dict[str, int | str]:
@@ -164,7 +171,7 @@ class Shards(LightningDataModule):
         if not self.views:
             raise UserError("no views given: `data.views` needs at least one, e.g. RandomCrop")
         state = torch.get_rng_state()
-        size = self.views[0](torch.zeros(3, 256, 256, dtype=torch.uint8)).shape[-1]
+        size = self.views[0](torch.zeros(1, 3, 256, 256, dtype=torch.uint8)).shape[-1]
         torch.set_rng_state(state)
         return CentreCrop(size)
 

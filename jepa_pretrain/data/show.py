@@ -9,7 +9,8 @@ from rich.console import Console
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
-from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
+from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, decode
+from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index, open_index
 from jepa_pretrain.data.labels import label_of
 from jepa_pretrain.data.views import resize
@@ -59,8 +60,7 @@ def _cell(shard: Shard, number: int, index: Index) -> Image.Image:
     cell = Image.new("RGB", (CELL, CELL + LINE), "white")
     caption = _caption(label_of(shard, number, len(index.classes)), index.classes)
     try:
-        data = shard.read_first(number, EXTENSIONS)
-        image = decode(data if data is not None else bytearray())
+        image = _picture(shard, number)
     except (BrokenPicture, TooLarge):
         caption = "broken"
         image = torch.full((3, CELL, CELL), 128, dtype=torch.uint8)
@@ -70,6 +70,18 @@ def _cell(shard: Shard, number: int, index: Index) -> Image.Image:
     cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
     ImageDraw.Draw(cell).text((2, CELL + 1), caption, "black", ImageFont.load_default(11))
     return cell
+
+
+def _picture(shard: Shard, number: int) -> torch.Tensor:
+    """(C, H, W): a picture, or four frames of a video from its first to its last, in reading order."""
+    extension = shard.first(number, EXTENSIONS)
+    if extension is None:
+        raise BrokenPicture("no picture or video")
+    clips = decode(shard.read(number, extension), extension, SINGLE, [0, 1 / 3, 2 / 3, 1])
+    frames = list({clip.numbers[0]: clip.frames[0] for clip in clips}.values())  # a picture is four times the same
+    columns = math.ceil(math.sqrt(len(frames)))
+    frames += [torch.full_like(frames[0], 255)] * (-len(frames) % columns)
+    return torch.cat([torch.cat(frames[at : at + columns], 2) for at in range(0, len(frames), columns)], 1)
 
 
 def _caption(label: int, classes: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What can be packed: an image folder, a torchvision dataset, or existing shards, behind one small interface."""
+"""What can be packed: a folder of pictures or videos, a torchvision dataset, or shards, behind one small interface."""
 
 import inspect
 import json
@@ -17,7 +17,8 @@ from torchvision.datasets import DatasetFolder, VisionDataset
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import MEMBER, TooLarge
-from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture
+from jepa_pretrain.data.clips import EXTENSIONS
+from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import open_index
 
 LONGEST = 25  # bytes of an extension; a name in a tar has a hundred
@@ -44,7 +45,7 @@ def open_source(source: str, split: str, root: str, download: bool) -> Source:
     """Finds out what `source` is.
 
     Args:
-        source: An image folder, `torchvision:NAME`, or shards (a pattern, URL or folder of tars).
+        source: A folder of pictures or videos, `torchvision:NAME`, or shards (a pattern, URL or folder of tars).
         split: "train", "val", ...; chooses the part of a torchvision dataset.
         root: Where torchvision datasets lie.
         download: Let torchvision download what is missing.
@@ -61,7 +62,7 @@ def open_source(source: str, split: str, root: str, download: bool) -> Source:
 
 
 class Files:
-    """Pictures in files.
+    """Pictures and videos in files.
 
     Args:
         paths: The files, in a fixed order.
@@ -173,7 +174,7 @@ def _folder(folder: Path) -> Files:
         )
     if not classes:
         if not flat:
-            raise UserError(f"{folder} holds no pictures ({', '.join(EXTENSIONS)}) and no class folders")
+            raise UserError(f"{folder} holds no pictures or videos ({', '.join(EXTENSIONS)}) and no class folders")
         return Files(flat, [-1] * len(flat), [], folder)
     if flat:
         raise UserError(f"{folder} holds pictures both beside and inside class folders: move {flat[0].name}")
@@ -184,7 +185,7 @@ def _folder(folder: Path) -> Files:
 
 
 def _pictures(folder: Path, deep: bool = True) -> list[Path]:
-    """Picture files, sorted; hidden ones are left out, and so are links to folders, which may lead round in circles."""
+    """Files, sorted; hidden ones are left out, and so are links to folders, which may lead round in circles."""
     found: list[Path] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):

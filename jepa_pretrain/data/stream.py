@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from jepa_pretrain.contracts import Batch, UserError
+from jepa_pretrain.data.clips import SINGLE, Span
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.order import Draw, InOrder, Steps
 from jepa_pretrain.data.parcel import Inbox, Outbox
@@ -94,16 +95,24 @@ def _begin(inbox: int, worker: int) -> None:
 
 
 def batches(
-    source: str | list[str], view: View, batch_size: int = 256, workers: int = 2, cache: str | None = None
+    source: str | list[str],
+    view: View,
+    batch_size: int = 256,
+    workers: int = 2,
+    cache: str | None = None,
+    span: Span = SINGLE,
+    clips: int = 1,
 ) -> Loader:
     """Every sample of some shards once, in order: what evaluations read.
 
     Args:
         source: A path, URL, brace or glob pattern, a folder, or a list of these.
-        view: What the encoder sees of each picture, e.g. `CentreCrop(224)`.
-        batch_size: Pictures per batch.
+        view: What the encoder sees of each clip, e.g. `CentreCrop(224)`.
+        batch_size: Samples per batch.
         workers: Processes that read and decode.
         cache: Folder for copies of compressed and remote shards.
+        span: What a clip covers of a video.
+        clips: Evenly spread clips per video, each of which becomes one of the batch's views; one lies in the middle.
     """
     index = open_index(source, cache)
-    return Loader(Pictures(index, InOrder(index.sizes, batch_size), [view]), workers)
+    return Loader(Pictures(index, InOrder(index.sizes, batch_size), [view] * clips, span=span), workers)

@@ -1,4 +1,4 @@
-"""Verifying: every byte of some shards against the index, and every picture through the decoder."""
+"""Verifying: every byte of some shards against the index, and every picture and video through the decoder."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -10,8 +10,10 @@ from rich.text import Text
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
+from jepa_pretrain.data.clips import EXTENSIONS
+from jepa_pretrain.data.clips import check as decode_all
 from jepa_pretrain.data.fetch import UNREADABLE, expand, is_remote, local, name_of, open_stream
-from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
+from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Entry, folder_of, read_folder
 from jepa_pretrain.data.labels import label_of
 from jepa_pretrain.untrusted import printable
@@ -20,7 +22,7 @@ CHUNK = 1 << 20
 
 
 def verify(shards: str, cache: str | None = None) -> None:
-    """Read shards again and compare them with their index: checksums, numbers, and every picture.
+    """Read shards again and compare them with their index: checksums, numbers, and every picture or video.
 
     Args:
         shards: A path, URL, brace or glob pattern, or a folder.
@@ -90,10 +92,10 @@ def checksum(address: str) -> str:
 
 def _fault(shard: Shard, number: int, classes: int) -> str | None:
     try:
-        data = shard.read_first(number, EXTENSIONS)
-        if data is None:
-            return "no picture"
-        decode(data)
+        extension = shard.first(number, EXTENSIONS)
+        if extension is None:
+            return "no picture or video"
+        decode_all(shard.read(number, extension), extension)
         label_of(shard, number, classes)
     except (BrokenPicture, TooLarge) as error:
         return str(error)

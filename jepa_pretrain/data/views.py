@@ -1,7 +1,9 @@
-"""Views: what a method sees of a picture. Each takes (C, H, W) uint8 and gives (C, size, size) uint8.
+"""Views: what a method sees of a clip. Each takes (T, C, H, W) uint8 and gives (T, C, size, size) uint8.
 
-All randomness comes from torch's default generator, which the loader seeds for every sample; a view of your own that
-draws from it (as torchvision's transforms do) is reproducible too.
+A picture is a clip of one frame. A view draws once for a clip and treats all frames alike: it works on the last three
+dimensions, whatever lies before them. All randomness comes from torch's default generator, which the loader seeds for
+every sample; a view of your own that draws from it (as torchvision's transforms do, once for a clip too) is
+reproducible as well.
 """
 
 import math
@@ -19,21 +21,28 @@ COMPLEMENTS = torch.tensor([[[3.0]], [[5.0]], [[1.0]]])  # hues of cyan, magenta
 
 
 class View(ABC):
-    """Turns a picture into what a method sees of it."""
+    """Turns a clip, or a picture, into what a method sees of it."""
 
     @abstractmethod
     def __call__(self, image: Tensor) -> Tensor:
-        """(C, H, W) uint8 -> (C, h, w) uint8, drawn with torch's CPU generator."""
+        """(..., C, H, W) uint8 -> (..., C, h, w) uint8, drawn with torch's CPU generator, once for all frames."""
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic, antialiased, on uint8: (C, H, W) -> (C, height, width); channels that lie last in memory stay last."""
-    if image.shape[1:] == (height, width):
+    """Bicubic, antialiased, on uint8; channels that lie last in memory stay last.
+
+    Args:
+        image: A picture (C, H, W), or frames (T, C, H, W).
+        height: Of the result, pixels.
+        width: Of the result, pixels.
+    """
+    if image.shape[-2:] == (height, width):
         return image
-    batch = image[None]
-    if image.stride(0) == 1:  # torch works on channels that lie last, if there are no gaps: a third quicker
+    batch = image if image.ndim == 4 else image[None]
+    if image.stride(-3) == 1:  # torch works on channels that lie last, if there are no gaps: a third quicker
         batch = batch.contiguous(memory_format=torch.channels_last)
-    return interpolate(batch, (height, width), mode="bicubic", antialias=True)[0]
+    small = interpolate(batch, (height, width), mode="bicubic", antialias=True)
+    return small if image.ndim == 4 else small[0]
 
 
 def crop_box(height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, ...]:
@@ -81,9 +90,9 @@ class RandomCrop(View):
         self.size, self.scale, self.ratio, self.flip = size, tuple(scale), tuple(ratio), flip
 
     def __call__(self, image: Tensor) -> Tensor:
-        top, left, height, width = crop_box(*image.shape[1:], self.scale, self.ratio)
-        view = resize(image[:, top : top + height, left : left + width], self.size, self.size)
-        return view.flip(2) if self.flip and torch.rand(()).item() < self.flip else view
+        top, left, height, width = crop_box(*image.shape[-2:], self.scale, self.ratio)
+        view = resize(image[..., top : top + height, left : left + width], self.size, self.size)
+        return view.flip(-1) if self.flip and torch.rand(()).item() < self.flip else view
 
 
 class CentreCrop(View):
@@ -100,13 +109,13 @@ class CentreCrop(View):
         self.size, self.resize = size, resize or round(size * 256 / 224)
 
     def __call__(self, image: Tensor) -> Tensor:
-        height, width = image.shape[1:]
+        height, width = image.shape[-2:]
         if height == width == self.size:
             return image
         factor = self.resize / min(height, width)
         image = resize(image, max(round(height * factor), self.size), max(round(width * factor), self.size))
-        top, left = (image.shape[1] - self.size) // 2, (image.shape[2] - self.size) // 2
-        return image[:, top : top + self.size, left : left + self.size]
+        top, left = (image.shape[-2] - self.size) // 2, (image.shape[-1] - self.size) // 2
+        return image[..., top : top + self.size, left : left + self.size]
 
 
 class Augment(View):
@@ -155,7 +164,7 @@ class Augment(View):
         if chance[0] < self.jitter:
             view = self._jitter(view, chance[5:9])
         if chance[1] < self.gray:
-            view = luma(view).expand(3, -1, -1)
+            view = luma(view).expand_as(view)
         if chance[2] < self.blur:
             view = blur(view, (0.1 + 1.9 * chance[3]) * self.size / 224)
         if chance[4] < self.solarize:
@@ -180,34 +189,34 @@ class Augment(View):
 
 
 def luma(image: Tensor) -> Tensor:
-    """Brightness: (3, H, W) -> (1, H, W)."""
-    return (image * LUMA).sum(0, keepdim=True)
+    """Brightness: (..., 3, H, W) -> (..., 1, H, W)."""
+    return (image * LUMA).sum(-3, keepdim=True)
 
 
 def turn_hue(image: Tensor, amount: float) -> Tensor:
-    """Turns the hue by a part of the full circle, keeping HSV saturation and value; (3, H, W) float.
+    """Turns the hue by a part of the full circle, keeping HSV saturation and value; (..., 3, H, W) float.
 
     Back to RGB in closed form: with the hue h in sixths of the circle, a channel is v - c clamp(2 - |d|, 0, 1), where d
     is the distance on the circle from h + amount to the channel's complement (cyan 3, magenta 5, yellow 1).
     """
-    red, green, blue = image
-    top = image.amax(0)
-    span = top - image.amin(0)
+    red, green, blue = image.unbind(-3)
+    top = image.amax(-3)
+    span = top - image.amin(-3)
     sixths = torch.where(top == green, blue - red + 2 * span, red - green + 4 * span)
     sixths = torch.where(top == red, green - blue, sixths) / span.clamp_min(1e-6)
-    distance = sixths - (COMPLEMENTS - 6 * amount)
+    distance = sixths.unsqueeze(-3) - (COMPLEMENTS - 6 * amount)
     distance = distance.sub_((distance / 6).round_(), alpha=6).abs_()
-    return torch.addcmul(top, span, (2 - distance).clamp_(0, 1), value=-1)
+    return torch.addcmul(top.unsqueeze(-3), span.unsqueeze(-3), (2 - distance).clamp_(0, 1), value=-1)
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur: (C, H, W) float, sigma in pixels; weights are renormalised at the edges.
+    """Gaussian blur: (..., C, H, W) float, sigma in pixels; weights are renormalised at the edges.
 
     Rows and columns are blurred by one matrix product each: for small pictures far quicker than a convolution.
     """
     if sigma < 0.3:  # nothing would change
         return image
-    return gaussian(image.shape[1], sigma) @ image @ gaussian(image.shape[2], sigma).T
+    return gaussian(image.shape[-2], sigma) @ image @ gaussian(image.shape[-1], sigma).T
 
 
 def gaussian(size: int, sigma: float) -> Tensor:

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from jepa_pretrain.untrusted import MIB, parse_json, read_text
 BLOCK = 512
 LARGEST = 64 * MIB  # bytes of such a note; a whole shard of bad pictures fits
 PARTS, INDEX = ".parts", "index.json"
+Fields = dict[str, bytes]  # the members of a sample, by extension
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -167,6 +168,29 @@ def finished(out: Path, plan: Plan) -> list[str]:
         if part["split"] == plan["split"] and _intact(out, part):
             done.append(part["name"])
     return done
+
+
+def write_made(
+    out: Path, plan: Plan, count: int, per_shard: int, samples: Callable[[int, int], Iterable[tuple[int, Fields]]]
+) -> None:
+    """Writes the shards of samples that are made on demand; those that are complete stay.
+
+    Args:
+        out: The folder.
+        plan: Names the division.
+        count: How many samples.
+        per_shard: How many of them a shard holds, at most.
+        samples: Makes those from one number to another: number and members of each.
+    """
+    done = finished(out, plan)
+    for number in range(plan["shards"]):
+        name, first = shard_name(plan["split"], number), number * per_shard
+        if name in done:
+            continue
+        with TarWriter(out / name) as tar:
+            for place, fields in samples(first, min(first + per_shard, count)):
+                tar.add(f"{plan['split']}-{place:06d}", fields)
+        finish_shard(out, tar, plan, [])
 
 
 def read_parts(out: Path) -> list[Part]:

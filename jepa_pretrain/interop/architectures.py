@@ -7,11 +7,32 @@ import torch
 from torch import Size, nn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
+from jepa_pretrain.models.hierarchy import Hierarchy
+from jepa_pretrain.models.latent import Discrete, Gaussian, Sparse
+from jepa_pretrain.models.level import Level
+from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
+from jepa_pretrain.models.temporal import TemporalPredictor
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.untrusted import shown, whole
 
-KNOWN = {"ViT": ViT, "TimmEncoder": TimmEncoder}
+ENCODERS = (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)  # of pictures, clips, a hierarchy's moments
+FRAMES = {one.__name__: one for one in ENCODERS}
+KNOWN = FRAMES | {"Hierarchy": Hierarchy}
+PARTS = {
+    one.__name__: one for one in (Level, StateEncoder, MacroActions, TemporalPredictor, Discrete, Gaussian, Sparse)
+}
+NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules themselves, and of which classes
+    "Hierarchy": {"encoder": tuple(FRAMES), "levels": ("Level",)},
+    "Level": {
+        "predictor": ("TemporalPredictor",),
+        "encoder": ("StateEncoder",),
+        "macro": ("MacroActions",),
+        "latent": ("Discrete", "Gaussian", "Sparse"),
+    },
+}
+LEVELS = 16
 Shapes = dict[str, Size]  # of tensors, by name
 SIDE = 2048  # pixels of a picture that an encoder may take; a timm model is tried on one of that size when it is made
 REFUSED = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
@@ -21,7 +42,7 @@ def describe(encoder: nn.Module) -> dict[str, Any]:
     """What `build` needs to make this architecture again: `{"class": ..., "args": {...}}`.
 
     Args:
-        encoder: One of the classes in `KNOWN`.
+        encoder: One of the classes in `KNOWN`; what it is made of is described in its `config`.
 
     Raises:
         UserError: The encoder is of another class.
@@ -48,16 +69,35 @@ def build(architecture: dict[str, Any], weights: Shapes, source: str) -> nn.Modu
     """
     if not isinstance(architecture, dict) or not isinstance(architecture.get("args"), dict):
         raise UserError('the architecture must read {"class": name, "args": {...}}; export the encoder again')
+    architecture = _checked(architecture, tuple(KNOWN))
+    with torch.device("meta"):  # the shapes without their memory
+        check_shapes({key: one.shape for key, one in _make(architecture).state_dict().items()}, weights, source)
+    return _make(architecture)
+
+
+def _checked(architecture: object, among: tuple[str, ...]) -> dict[str, Any]:
+    """The same, with every argument looked at, those of the modules inside too."""
+    if not isinstance(architecture, dict) or not isinstance(architecture.get("args"), dict):
+        raise UserError(f"expected {' or '.join(among)} as a class and its args, found {shown(architecture)}")
     name, args = architecture.get("class"), dict(architecture["args"])
-    if not isinstance(name, str) or name not in KNOWN:
-        raise UserError(f"unknown encoder class {shown(name)}; known: {', '.join(sorted(KNOWN))}")
+    if not isinstance(name, str) or name not in among:
+        raise UserError(f"unknown encoder class {shown(name)}; known: {', '.join(sorted(among))}")
     args.pop("pretrained", None)
     for key, value in args.items():
-        if key not in ALLOWED[name] or not ALLOWED[name][key](value):
+        if key in NESTED.get(name, {}):
+            args[key] = _nested(value, NESTED[name][key], several=key == "levels")
+        elif key not in ALLOWED[name] or not ALLOWED[name][key](value):
             raise UserError(f"{name} refuses these arguments, {shown(args, 200)}: {key} cannot be {shown(value)}")
-    with torch.device("meta"):  # the shapes without their memory
-        check_shapes({key: one.shape for key, one in _make(name, args).state_dict().items()}, weights, source)
-    return _make(name, args)
+    return {"class": name, "args": args}
+
+
+def _nested(value: object, among: tuple[str, ...], several: bool) -> Any:
+    """A module inside another: absent, one, or a list."""
+    if not several:
+        return None if value is None else _checked(value, among)
+    if not isinstance(value, list) or not 0 < len(value) <= LEVELS:
+        raise UserError(f"expected 1 to {LEVELS} levels, found {shown(value)}")
+    return [_checked(one, among) for one in value]
 
 
 def check_shapes(own: Shapes, weights: Shapes, source: str) -> None:
@@ -80,14 +120,24 @@ def check_shapes(own: Shapes, weights: Shapes, source: str) -> None:
             raise UserError(f"{source}: {name} should have shape {expected}, found {found}; wrong config for it?")
 
 
-def _make(name: str, args: dict[str, Any]) -> nn.Module:
+def _make(architecture: dict[str, Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        try:
-            return KNOWN[name](**args)
-        except REFUSED as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{name} refuses these arguments, {shown(args, 200)}: {reason[0]}") from error
+        return _module(architecture)
+
+
+def _module(value: Any) -> Any:
+    """A plain value as it is, a description as its module, the innermost ones first."""
+    if isinstance(value, list):
+        return [_module(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    name, args = value["class"], {key: _module(one) for key, one in value["args"].items()}
+    try:
+        return (KNOWN | PARTS)[name](**args)
+    except REFUSED as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{name} refuses these arguments, {shown(value['args'], 200)}: {reason[0]}") from error
 
 
 def _some(names: list[str]) -> str:
@@ -109,12 +159,49 @@ def _three(low: float, high: float) -> Callable[[object], bool]:
     return lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(map(one, value))
 
 
+def _flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _place(value: object) -> bool:
+    """Rows and columns of a state's tokens."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(whole(one, 1, SIDE) for one in value)
+
+
+def _or_none(allowed: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or allowed(value)
+
+
+def _from_zero(most: int) -> Callable[[object], bool]:
+    return lambda value: whole(value, 0, most)
+
+
+WIDE, DEEP, WEIGHT = 1 << 16, 512, _number(0, 1e6)
 STATISTICS = {"mean": _three(-10, 10), "std": _three(1e-6, 100)}
-ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
-    "ViT": STATISTICS
+VIT = (
+    STATISTICS
     | {key: _count(SIDE) for key in ("image_size", "patch", "frames", "tubelet")}
-    | {"depth": _count(512), "width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)},
+    | {"depth": _count(DEEP), "width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)}
+)
+ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
+    "ViT": VIT,
+    "RotaryViT": VIT,
+    "TiledRotaryViT": VIT,
+    "MixedViT": VIT,
     "TimmEncoder": STATISTICS
     | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
-    | {"cifar_stem": lambda value: isinstance(value, bool)},
+    | {"cifar_stem": _flag},
+    "Hierarchy": {"frames": _count(WIDE), "tubelet": _count(WIDE), "reads": _from_zero(LEVELS)},
+    "Level": {"stride": _count(WIDE), "moments": _or_none(_count(WIDE))},
+    "TemporalPredictor": {key: _count(WIDE) for key in ("state_width", "width", "heads", "context")}
+    | {"grid": _place, "residual": _flag, "depth": _from_zero(DEEP)}
+    | {key: _from_zero(WIDE) for key in ("actions", "latent")},
+    "StateEncoder": {key: _count(WIDE) for key in ("below", "width", "window", "heads")}
+    | {"grid_below": _place, "grid": _or_none(_place), "depth": _from_zero(DEEP)}
+    | {"hidden": _or_none(_count(WIDE)), "batch_norm": _flag},
+    "MacroActions": {key: _count(WIDE) for key in ("inputs", "length", "width", "hidden", "heads")}
+    | {"of_states": _flag, "depth": _from_zero(DEEP), "noise": WEIGHT},
+    "Discrete": {key: _count(WIDE) for key in ("state_width", "values", "hidden")} | {"weight": WEIGHT},
+    "Gaussian": {key: _count(WIDE) for key in ("state_width", "width", "hidden")} | {"weight": WEIGHT},
+    "Sparse": {key: _count(WIDE) for key in ("state_width", "width", "hidden")} | {"weight": WEIGHT, "noise": WEIGHT},
 }

@@ -133,7 +133,8 @@ class Method(lightning.LightningModule):
     def provenance(self) -> dict:
         """Where these weights come from: method, step, code, data."""
         data = self.trainer.datamodule.provenance() if self.trainer.datamodule else {}
-        metrics = {k: round(float(v), 6) for k, v in self.trainer.callback_metrics.items()}
+        found = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        metrics = {k: round(v, 6) for k, v in found.items() if math.isfinite(v)}  # JSON knows no others
         return {
             "method": type(self).__name__,
             "run": Path(self.trainer.default_root_dir).name,

@@ -8,7 +8,9 @@ No class token; fixed sine-cosine positions, as in I-JEPA (Assran et al. 2023, h
     base      768     12     12        giant    1408     40     16   (mlp_ratio 48 / 11)
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from timm.layers import Attention
@@ -21,10 +23,10 @@ from jepa_pretrain.models.patches import PatchEmbed
 from jepa_pretrain.ops import gather_tokens, sincos_3d
 
 
-def blocks(depth: int, width: int, heads: int, mlp_ratio: float = 4.0) -> nn.ModuleList:
+def blocks(depth: int, width: int, heads: int, mlp_ratio: float = 4.0, block: type[Block] = Block) -> nn.ModuleList:
     """Pre-norm transformer blocks as in timm's ViT."""
     norm = partial(nn.LayerNorm, eps=1e-6)
-    return nn.ModuleList(Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+    return nn.ModuleList(block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
 
 
 def init_weights(module: nn.Module, stack: nn.ModuleList) -> None:
@@ -70,6 +72,8 @@ class ViT(nn.Module):
         std: pixel deviation per channel, on the scale 0..1.
     """
 
+    block: ClassVar = Block
+
     def __init__(
         self,
         image_size: int = 224,
@@ -99,33 +103,71 @@ class ViT(nn.Module):
         self.grid = Grid(frames // tubelet, image_size // patch, image_size // patch)
         self.width, self.image_size = width, image_size
         self.normalise = Normalise(mean, std)
-        self.patch_embed = PatchEmbed(patch, tubelet, width)
-        self.register_buffer("pos_embed", sincos_3d(width, self.grid).unsqueeze(0))  # (1, N, D)
-        self.blocks = blocks(depth, width, heads, mlp_ratio)
+        self._make_patches(patch, tubelet)
+        self._make_positions(heads)
+        self.blocks = blocks(depth, width, heads, mlp_ratio, self.block)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         init_weights(self, self.blocks)
 
-    def embed(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Patch tokens with their positions: `(B, C, T, H, W)` -> `(B, N or K, D)`."""
-        x = self.patch_embed(self.normalise(clip), keep)
-        if keep is None and x.shape[1] != self.grid.tokens:
-            side, size = self.image_size, tuple(clip.shape[-2:])
-            raise UserError(f"this encoder takes {side}x{side} pictures ({tuple(self.grid)} tokens), got {size}")
-        position = self.pos_embed.expand(len(clip), -1, -1)
+    def _make_patches(self, patch: int, tubelet: int) -> None:
+        self.patch_embed = PatchEmbed(patch, tubelet, self.width)
+
+    def _make_positions(self, heads: int) -> None:
+        self.register_buffer("pos_embed", sincos_3d(self.width, self.grid).unsqueeze(0))  # (1, N, D)
+
+    def _patches(self, clip: Tensor, keep: Tensor | None) -> Tensor:
+        """Patch tokens without positions; clip (B, C, T, H, W), normalised."""
+        return self.patch_embed(clip, keep)
+
+    def _place(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Tell tokens (B, N or K, D) where they are, before the blocks."""
+        position = self.pos_embed.expand(len(x), -1, -1)
         return x + (position if keep is None else gather_tokens(position, keep))
 
-    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Tokens of a clip; see `contracts.Encoder`."""
-        x = self.embed(clip, keep)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+    def _places(self, count: int, keep: Tensor | None) -> tuple[Tensor, ...]:
+        """What the blocks are told of the tokens' places, beside the tokens."""
+        return ()
+
+    def _check(self, tokens: int, clip: Tensor) -> None:
+        if tokens != self.grid.tokens:
+            frames, side = self.config["frames"], self.image_size
+            asked = f"{side}x{side} pictures" + (f", {frames} to a clip" if frames > 1 else "")
+            raise UserError(f"this encoder takes {asked}; got {tuple(clip.shape[2:])} (frames, height, width)")
+
+    def embed(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Patch tokens with their positions: `(B, C, T, H, W)` -> `(B, N or K, D)`."""
+        x = self._patches(self.normalise(clip), keep)
+        if keep is None:
+            self._check(x.shape[1], clip)
+        return self._place(x, keep)
+
+    def _after(self, clip: Tensor, keep: Tensor | None, depths: Sequence[int]) -> list[Tensor]:
+        """Normed tokens after the blocks of these numbers, counted from 1."""
+        if not all(0 < depth <= len(self.blocks) for depth in depths):
+            raise UserError(f"this encoder has blocks 1 to {len(self.blocks)}; there are none at {tuple(depths)}")
+        x, kept = self.embed(clip, keep), []
+        places = self._places(x.shape[1], keep)
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x, *places)
+            if number in depths:
+                kept.append(self.norm(x))
+        return kept
+
+    def forward(self, clip: Tensor, keep: Tensor | None = None, depths: Sequence[int] = ()) -> Tensor:
+        """Tokens of a clip; see `contracts.Encoder`.
+
+        Args:
+            clip: `(B, C, T, H, W)`, uint8 in 0..255 or float in 0..1.
+            keep: `(B, K)` the tokens to compute; all without it.
+            depths: numbers of blocks, from 1, whose outputs stand side by side in the result, in the blocks' order;
+                the last block's alone by default.
+
+        Returns:
+            `(B, N or K, D)`, with `depths` `(B, N or K, len(depths) * D)`.
+        """
+        layers = self._after(clip, keep, depths or (len(self.blocks),))
+        return layers[0] if len(layers) == 1 else torch.cat(layers, dim=-1)
 
     def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
         """Normed tokens after each of the last `layers` blocks, oldest first, each `(B, N, D)`."""
-        x, kept = self.embed(clip), []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i >= len(self.blocks) - layers:
-                kept.append(self.norm(x))
-        return kept
+        return self._after(clip, None, range(max(len(self.blocks) - layers, 0) + 1, len(self.blocks) + 1))

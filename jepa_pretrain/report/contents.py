@@ -14,14 +14,15 @@ from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.interop.export import from_checkpoint
 from jepa_pretrain.interop.frozen import FrozenEncoder
-from jepa_pretrain.masking import MultiBlock, Random
+from jepa_pretrain.masking import MultiBlock, Random, Tubes
 from jepa_pretrain.report.addresses import harmless
 from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
 
 SMALL = MIB  # bytes of a file that describes a run
 ENTRIES = 100_000  # of a recipe
 POOL = 1024  # pictures read for the neighbours
-MASKERS = {"jepa_pretrain.masking.MultiBlock": MultiBlock, "jepa_pretrain.masking.Random": Random}
+MASKERS = {f"jepa_pretrain.masking.{kind.__name__}": kind for kind in (MultiBlock, Random, Tubes)}
+MOST = 8  # maskers of a recipe that are drawn
 
 
 class Pictures(NamedTuple):
@@ -132,15 +133,20 @@ def source_of(config: dict[str, Any]) -> str | list[str]:
     return source
 
 
-def masks(config: dict[str, Any], grid: Grid, count: int) -> Masks:
-    """Masks as the recipe draws them.
+def masks(config: dict[str, Any], grid: Grid, count: int) -> list[Masks]:
+    """Masks as the recipe draws them, one of each of its maskers.
 
     Raises:
         UserError: The method works without masks, or with a masker that is not the package's own.
     """
-    spec = _arguments(config.get("data")).get("masker")
-    if not spec:
+    specs = _arguments(config.get("data")).get("masker")
+    if not specs:
         raise UserError("this method uses no masks")
+    rng = torch.Generator().manual_seed(0)
+    return [_draw(spec, grid, count, rng) for spec in (specs[:MOST] if isinstance(specs, list) else [specs])]
+
+
+def _draw(spec: object, grid: Grid, count: int, rng: torch.Generator) -> Masks:
     name = spec.get("class_path") if isinstance(spec, dict) else None
     if not isinstance(name, str) or name not in MASKERS:
         raise UserError(f"masks of {shown(name)} are not drawn here, only the package's own")
@@ -148,7 +154,7 @@ def masks(config: dict[str, Any], grid: Grid, count: int) -> Masks:
     if not all(isinstance(x, int | float) and abs(x) <= grid.tokens for v in arguments.values() for x in _flat(v)):
         raise UserError("the recipe's masks are described by something else than small numbers")
     try:
-        return MASKERS[name](**arguments)(count, grid, torch.Generator().manual_seed(0))
+        return MASKERS[name](**arguments)(count, grid, rng)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"the recipe's masks cannot be drawn: {printable(str(error))[:200]}") from None
 

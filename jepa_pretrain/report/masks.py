@@ -10,6 +10,7 @@ COLOURS = torch.tensor(
     [[236, 72, 153], [250, 204, 21], [34, 211, 238], [163, 230, 53], [251, 146, 60], [192, 132, 252]]
 )
 DIM = 0.22
+GAP = 6  # pixels between frames
 
 
 def draw(images: Tensor, masks: Masks, grid: Grid) -> list[Tensor]:
@@ -33,6 +34,30 @@ def draw(images: Tensor, masks: Masks, grid: Grid) -> list[Tensor]:
             tile = _outline(tile, _grow(_map(target, grid), tile.shape[-1]), COLOURS[number % len(COLOURS)])
         tiles.append(tile.to(torch.uint8))
     return tiles
+
+
+def film(clip: Tensor, masks: list[Masks], grid: Grid) -> Tensor:
+    """A clip on top, one frame to a step of the grid, and below it what each of the masks leaves to be seen.
+
+    Args:
+        clip: `(3, T, H, H)` uint8.
+        masks: Of each its first row is drawn.
+        grid: The token grid.
+
+    Returns:
+        One picture `(3, (1 + masks) * h, t * h)` uint8, a gap of white between the rows and the frames.
+    """
+    frames = [enlarge(clip[:, step * clip.shape[1] // grid.t]) for step in range(grid.t)]
+    rows = [frames]
+    for one in masks:
+        seen = torch.zeros(grid.tokens, dtype=torch.bool).index_fill(0, one.context[0], True).view(grid)
+        bright = [_grow(area, frame.shape[-1]) for area, frame in zip(seen, frames, strict=True)]
+        rows.append(
+            [torch.where(b, frame, (frame * DIM).to(torch.uint8)) for b, frame in zip(bright, frames, strict=True)]
+        )
+    gap = torch.nn.functional.pad
+    lines = [torch.cat([gap(tile, (0, GAP, 0, GAP), value=255) for tile in row], dim=2) for row in rows]
+    return torch.cat(lines, dim=1)[:, :-GAP, :-GAP]
 
 
 def _map(index: Tensor, grid: Grid) -> Tensor:

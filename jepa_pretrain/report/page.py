@@ -84,7 +84,9 @@ def _seen(config: dict[str, Any], encoder: FrozenEncoder | None, pictures: Pictu
         return [section(name, ABOUT[name], missing(reason)) for name in ("Masks", "Features", "Nearest neighbours")]
     count = min(sections.SHOWN, len(pictures.label))
     drawn, why_no_masks = _try(lambda: contents.masks(config, encoder.grid, count))
-    masked = sections.mask_tiles(pictures, drawn, encoder) if drawn else missing(why_no_masks)
+    masked = missing(why_no_masks)
+    if drawn:
+        masked = "".join(sections.mask_tiles(pictures, one, encoder) for one in drawn)
     return [
         section("Masks", ABOUT["Masks"], masked),
         section("Features", ABOUT["Features"], sections.feature_pairs(pictures, encoder)),

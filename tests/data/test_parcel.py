@@ -26,7 +26,7 @@ def posted(outbox: Outbox, value: int, rows: int = 3) -> bytes:
     stack = Stack(rows, outbox.take)
     for row in range(rows):
         one = torch.full((3, 5, 4), value + row, dtype=torch.uint8)
-        stack.put(row, [[one], [one.permute(1, 2, 0).contiguous().permute(2, 0, 1)]])
+        stack.put(row, [[one[None]], [one.permute(1, 2, 0).contiguous().permute(2, 0, 1)[None]]])
     masks = [Masks(torch.arange(4).view(2, 2), torch.arange(8).view(2, 2, 2))]
     batch = Batch(stack.views(2), masks, torch.tensor([value, -1]), ["a", "b"])
     return bytes(ForkingPickler.dumps(Parcel(outbox, stack.layouts, rows, batch)))

@@ -30,7 +30,7 @@ def training(pattern: str, world: int = 1, rank: int = 0, batch: int = 4, worker
     index = open_index(pattern)
     order = Shuffled(index.sizes, batch, world, rank, seed=3, window=2)
     views = [RandomCrop(8, flip=0.5), Augment(8)]
-    return Loader(Pictures(index, order, views, RandomMasks(), Grid(1, 4, 4)), workers, **place)
+    return Loader(Pictures(index, order, views, [RandomMasks()], Grid(1, 4, 4)), workers, **place)
 
 
 def joined(ranks: list[list[Batch]]) -> list[Batch]:
@@ -206,6 +206,6 @@ def test_pictures_of_different_sizes_are_explained(tmp_path: Path):
 def test_a_masker_needs_a_grid_and_a_batch_a_view(shards: Make):
     index = open_index(shards(4))
     with pytest.raises(UserError, match="grid"):
-        Pictures(index, Shuffled(index.sizes, 2), [CentreCrop(8)], RandomMasks())
+        Pictures(index, Shuffled(index.sizes, 2), [CentreCrop(8)], [RandomMasks()])
     with pytest.raises(UserError, match="no views"):
         Pictures(index, Shuffled(index.sizes, 2), [])

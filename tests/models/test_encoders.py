@@ -6,11 +6,14 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from jepa_pretrain.contracts import Encoder, UserError
+from jepa_pretrain.models.rotary_vit import RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 
 ENCODERS = {
     "vit": lambda: ViT(32, 8, 32, 2, 2),
+    "rotary vit": lambda: RotaryViT(32, 8, 32, 2, 2),
+    "tiled rotary vit": lambda: TiledRotaryViT(32, 8, 32, 2, 2),
     "resnet": lambda: TimmEncoder("test_resnet", 32),
     "resnet18 with a CIFAR stem": lambda: TimmEncoder("resnet18", 32, cifar_stem=True),
     "convnext": lambda: TimmEncoder("test_convnext", 64),
@@ -84,6 +87,8 @@ def test_video_is_a_bigger_grid():
         (lambda: ViT(32, 8, 30, 1, 4), "does not divide into 4 heads"),
         (lambda: ViT(32, 8, 32, 1, 2)(torch.rand(1, 3, 1, 64, 64)), "takes 32x32 pictures"),
         (lambda: ViT(32, 8, 32, 1, 2)(torch.rand(1, 3, 1, 33, 33)), "does not divide"),
+        (lambda: ViT(32, 8, 32, 1, 2, frames=4)(torch.rand(1, 3, 2, 32, 32)), "32x32 pictures, 4 to a clip; got .2, 3"),
+        (lambda: ViT(32, 8, 32, 2, 2)(torch.rand(1, 3, 1, 32, 32), None, (1, 3)), "blocks 1 to 2"),
         (lambda: TimmEncoder("resnet81"), "timm has no model 'resnet81'"),
         (lambda: TimmEncoder("test_vit", 64, cifar_stem=True), "plain ResNets"),
         (lambda: TimmEncoder("test_resnet", 32)(torch.rand(1, 3, 1, 32, 32), torch.zeros(1, 2).long()), "drop tokens"),

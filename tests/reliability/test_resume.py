@@ -11,6 +11,8 @@ CASES = [  # recipe, gradient accumulation, data workers of the killed run, batc
     ("ijepa", 2, 1, (9, 25)),
     ("vicreg", 1, 2, (5, 13)),
     ("vicreg", 2, 0, (14, 31)),
+    ("vjepa", 1, 0, (8,)),
+    ("hjepa", 1, 0, (11,)),
 ]
 
 

@@ -63,3 +63,16 @@ def test_neighbours_are_the_most_similar_others():
 def test_queries_without_labels():
     rows = neighbours.find(torch.randn(10, 4), torch.full((10,), -1), rows=3, k=2)
     assert [row.query for row in rows] == [0, 1, 2]
+
+
+def test_film_shows_what_each_mask_leaves_in_each_frame():
+    white = torch.full((3, 4, 36, 36), 200, dtype=torch.uint8)
+    grid, hidden = Grid(2, 4, 4), torch.arange(32).view(1, 1, 32)
+    drawn = masks.film(white, [Masks(torch.tensor([[0]]), hidden), Masks(torch.tensor([[16 + 5]]), hidden)], grid)
+    cell, step = 36, 4 * 36 + masks.GAP  # a frame grows to 144 pixels
+    assert drawn.shape == (3, 3 * step - masks.GAP, 2 * step - masks.GAP)
+    places = {(1, 0, 0, 0), (2, 1, 1, 1)}  # row of the film, frame, row, column of the one bright token
+    for row, frame, h, w in {(r, f, h, w) for r in (1, 2) for f in (0, 1) for h in range(4) for w in range(4)}:
+        middle = drawn[0, row * step + h * cell + 18, frame * step + w * cell + 18]
+        assert middle == (200 if (row, frame, h, w) in places else int(200 * masks.DIM))
+    assert (drawn[:, :144, :144] == 200).all() and (drawn[:, 144:step, :] == 255).all()
