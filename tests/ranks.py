@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["jepa_pretrain.training", "ranks"])
+SERVER.set_forkserver_preload(["small_run", "ranks", "jepa_pretrain.training", "torch._dynamo"])
 PATIENCE = 120  # seconds, for a busy machine
 
 

@@ -29,10 +29,10 @@ def test_one_pass_sees_every_sample_once(sizes, world, tmp_path):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world, current_epoch=0)
         trained.append([key for batch in data.train_dataloader() for key in batch.key])
         validated.append([key for batch in data.val_dataloader() for key in batch.key])
-    everything = sorted(key for keys in validated for key in keys)
-    assert len(everything) == len(set(everything)) == 21
+    total, everything = sum(sizes), sorted(key for keys in validated for key in keys)
+    assert len(everything) == len(set(everything)) == total
     seen = [key for keys in trained for key in keys]
-    assert len(seen) == len(set(seen)) == 21 // (2 * world) * 2 * world and set(seen) <= set(everything)
+    assert len(seen) == len(set(seen)) == total // (2 * world) * 2 * world and set(seen) <= set(everything)
     assert len({len(keys) for keys in trained}) == 1
 
 
