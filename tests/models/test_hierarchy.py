@@ -199,7 +199,7 @@ def test_a_strangers_description_is_looked_at_before_anything_is_made():
     rebuilt(lambda args: args["levels"][0].update({"class": "os.system"}), "unknown encoder class 'os.system'")
     rebuilt(lambda args: args.update(encoder=describe(hierarchy(first()))), "unknown encoder class 'Hierarchy'")
     rebuilt(lambda args: args["levels"].extend([args["levels"][0]] * 99), "1 to 16 levels")
-    rebuilt(lambda args: args["levels"][0]["args"]["predictor"]["args"].update(depth=10**4), "10001 layers")
+    rebuilt(lambda args: args["levels"][0]["args"]["predictor"]["args"].update(depth=10**4), "depth cannot be 10000")
     rebuilt(
         lambda args: args["levels"][0]["args"]["predictor"]["args"].update(context=60000), "position should have shape"
     )

@@ -41,7 +41,7 @@ def run(arguments: list[str], log: Path, fault: Callable[[], None] | None = None
         fault: called in the child before it starts, to arrange what goes wrong.
     """
     child = start(arguments, log, fault)
-    child.join(120)
+    child.join(600)
     assert child.exitcode is not None, f"still running: {log.read_text()}"
     return child.exitcode
 

@@ -16,7 +16,8 @@ import pytest
 from reliability.runs import arguments, differences, run, start
 
 KILLS, SEED = int(os.environ.get("SOAK_KILLS", 50)), int(os.environ.get("SOAK_SEED", 0))
-LONG = ["--trainer.max_steps", str(60 * KILLS), "--checkpoint.every", "7", "--trainer.val_check_interval", "25"]
+LONG = ["--trainer.max_steps", str(14 * KILLS), "--checkpoint.every", "7", "--trainer.val_check_interval", "50"]
+LONG += ["--collapse.every", "20"]
 
 
 def children(pid: int) -> list[int]:
