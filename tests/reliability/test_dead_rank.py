@@ -45,6 +45,10 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def be_asked():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def stumble():
     raise ZeroDivisionError("stumbled")
 
@@ -82,3 +86,9 @@ def test_mistake_of_the_user_is_told_once(tmp_path):
     said = lines(tmp_path, "error:")
     assert len(said) == 1 and "nothing/train-" in said[0]
     assert not lines(tmp_path, "Traceback")
+
+
+def test_one_rank_is_asked_and_all_stop_after_the_same_step(demo_shards, tmp_path):
+    assert end(start(fit, 2, str(tmp_path), str(demo_shards), be_asked, 1)) == [75, 75]
+    assert [path.name for path in (tmp_path / "run/checkpoints").glob("step-*")] == ["step-000000004.ckpt"]
+    assert len(lines(tmp_path, "stopped at step 4; go on with")) == 1 and not lines(tmp_path, "Traceback")
