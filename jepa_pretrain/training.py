@@ -121,6 +121,8 @@ def plain_errors(run: str = "the run") -> Iterator[None]:
             "go on with --ckpt_path last"
         ) from error
     except ValueError as error:  # jsonargparse wraps what a constructor raises
+        if "`val_check_interval`" in str(error):  # Lightning knows it only when the data are there
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
