@@ -40,20 +40,21 @@ def run(arguments: list[str], log: Path, fault: Callable[[], None] | None = None
         log: where its output goes.
         fault: called in the child before it starts, to arrange what goes wrong.
     """
-    child = start(arguments, log, fault)
-    child.join(600)
-    assert child.exitcode is not None, f"still running: {log.read_text()}"
-    return child.exitcode
+    process = start(arguments, log, fault)
+    process.join(600)
+    assert process.exitcode is not None, f"still running: {log.read_text()}"
+    return process.exitcode
 
 
 def start(arguments: list[str], log: Path, fault: Callable[[], None] | None = None) -> multiprocessing.Process:
     """A run that goes on beside the test."""
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(arguments, log, fault))
-    child.start()
-    return child
+    process = multiprocessing.get_context("fork").Process(target=child, args=(arguments, log, fault))
+    process.start()
+    return process
 
 
-def _child(arguments: list[str], log: Path, fault: Callable[[], None] | None) -> None:
+def child(arguments: list[str], log: Path, fault: Callable[[], None] | None) -> None:
+    """What a forked process does; see `run`."""
     torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -1,8 +1,11 @@
 """A run that was killed and continued ends as the one that was never stopped: bit for bit."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from reliability.runs import arguments, at_batch, differences, kill, run
+from ranks import end, start
+from reliability.runs import arguments, at_batch, child, differences, kill, run
 
 from jepa_pretrain.methods.base import Method
 
@@ -124,3 +127,20 @@ def test_what_a_step_draws_depends_on_the_step_alone(demo_shards, tmp_path):
     assert [step for step, _ in drawn] == [*"01234", *"34567"], "killed in batch 5, continued at batch 3"
     assert drawn[3:5] == drawn[5:7], "the same steps draw the same"
     assert len({value for _, value in drawn}) == 8, "different steps do not"
+
+
+def fit_rank(rank, world, command, log, keys):
+    """One of several ranks, as torchrun would start it; what it reads goes to a file of its own."""
+    child([*command, "--trainer.devices", str(world)], Path(f"{log}{rank}"), keys_read(Path(f"{keys}{rank}")))
+
+
+def test_another_number_of_ranks_still_reads_each_sample_once(demo_shards, tmp_path):
+    """Nine batches of 16 on one rank, then two ranks with 6 each."""
+    command = arguments("ijepa", tmp_path / "run", demo_shards, "--ckpt_path", "last", "--trainer.max_steps")
+    assert run([*command, "9"], tmp_path / "log", keys_read(tmp_path / "keys")) == 0
+    more = [*command, "13", "--data.batch_size", "6"]
+    assert end(start(fit_rank, 2, more, str(tmp_path / "log"), str(tmp_path / "keys"))) == [0, 0]
+    assert "6 x 2 ranks, was 16 x 1: epoch 1 goes on" in (tmp_path / "log0").read_text()
+    read = [line for name in ("keys", "keys0", "keys1") for line in (tmp_path / name).read_text().splitlines()]
+    second = [line for line in read if line.startswith("1 ")]
+    assert len(second) == len(set(second)) == 96
