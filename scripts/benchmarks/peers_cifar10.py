@@ -140,6 +140,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=PEERS)
     parser.add_argument("--data", required=True, help="shards as a glob with {split} for train and val")
+    parser.add_argument("--probe-data", help="shards whose features are stored, when not all of them (same form)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=3600, help="training time; 0 stores the untrained encoder")
     parser.add_argument("--steps", type=int, help="fixes the number of steps instead of measuring it")
@@ -175,7 +176,7 @@ def main() -> None:
     result = json.dumps(summary(args, peer, losses, seconds, steps), indent=2)
     (args.out / "result.json").write_text(result + "\n")
     print(result, flush=True)
-    store_features(peer, args.data, args.out)
+    store_features(peer, args.probe_data or args.data, args.out)
 
 
 def summary(args: argparse.Namespace, peer: Peer, losses: list[float], seconds: float, steps: int) -> dict:
@@ -183,7 +184,7 @@ def summary(args: argparse.Namespace, peer: Peer, losses: list[float], seconds: 
     images = len(losses) * peer.batch_size
     return {
         "method": args.method,
-        "settings": {key: value for key, value in vars(args).items() if key not in ("data", "out")},
+        "settings": {key: value for key, value in vars(args).items() if key not in ("data", "probe_data", "out")},
         "batch_size": peer.batch_size,
         "parameters": sum(p.numel() for p in peer.model.parameters() if p.requires_grad),
         "steps": len(losses),
