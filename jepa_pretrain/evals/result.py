@@ -46,7 +46,7 @@ def summary(protocol: str, encoder: nn.Module, train: Features, test: Features, 
         encoder: What was evaluated.
         train: Labelled training features.
         test: Labelled test features.
-        hits: Test pictures classified rightly.
+        hits: Test samples classified rightly.
     """
     n = len(test.label)
     counts = torch.bincount(test.label)
@@ -86,7 +86,7 @@ def show(result: dict[str, Any], console: Console, rows: list[tuple[str, str]]) 
     for name, text in rows:
         table.add_row(name, text)
     table.add_row("largest class", f"{result['majority']:.2f} %")
-    table.add_row("pictures", f"{result['train_samples']} train, {result['test_samples']} test")
+    table.add_row("samples", f"{result['train_samples']} train, {result['test_samples']} test")
     table.add_row("encoder digest", result["digest"][:16])
     console.print(table)
 
@@ -112,17 +112,3 @@ def write(result: dict[str, Any], out: str | None, console: Console) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     console.print(f"Written to {path}", highlight=False, soft_wrap=True)
-
-
-def device_of(name: str) -> torch.device:
-    """The device that the user named.
-
-    Args:
-        name: `auto`, `cpu`, `cuda`, `cuda:1`...
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
