@@ -50,21 +50,35 @@ def summary(protocol: str, encoder: nn.Module, train: Features, test: Features, 
     """
     n = len(test.label)
     counts = torch.bincount(test.label)
+    return stated(protocol, encoder, len(train.label), n, train.label.device) | {
+        "top1": 100 * hits / n,
+        "interval": [100 * bound for bound in wilson(hits, n)],
+        "confidence": CONFIDENCE,
+        "majority": 100 * counts.max().item() / n,
+        "classes": int((counts > 0).sum()),
+    }
+
+
+def stated(protocol: str, encoder: nn.Module, train: int, test: int, device: torch.device) -> dict[str, Any]:
+    """What was evaluated, on how much, and with what.
+
+    Args:
+        protocol: Name of the evaluation.
+        encoder: What was evaluated.
+        train: Training samples.
+        test: Test samples.
+        device: Where.
+    """
     return {
         "protocol": protocol,
         "encoder": encoder.name,
         "untrained": encoder.untrained,
         "architecture": encoder.config,
         "provenance": {key: encoder.provenance.get(key) for key in ("method", "run", "step", "git")},
-        "top1": 100 * hits / n,
-        "interval": [100 * bound for bound in wilson(hits, n)],
-        "confidence": CONFIDENCE,
-        "majority": 100 * counts.max().item() / n,
-        "train_samples": len(train.label),
-        "test_samples": n,
-        "classes": int((counts > 0).sum()),
+        "train_samples": train,
+        "test_samples": test,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name() if train.label.is_cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
