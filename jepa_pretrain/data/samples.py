@@ -61,10 +61,15 @@ class Samples:
             if sample.data is None:
                 raise BrokenPicture(sample.fault)
             clips = decode(sample.data, sample.extension, self.span, places)
-            return clips if sample.actions is None else [_with_actions(clip, sample.actions) for clip in clips]
+            return clips if sample.actions is None else [self._with_actions(clip, sample.actions) for clip in clips]
         except BrokenPicture as error:
             self._count_broken(sample.key, str(error))
             return None
+
+    def _with_actions(self, clip: Taken, data: bytearray) -> Taken:
+        actions = read_actions(data, max(clip.numbers) + 1)
+        stride = self.span.stride if self.span.fps is None else None
+        return clip._replace(actions=actions_at(actions, clip.numbers, stride))
 
     def _shard(self, number: int) -> Shard:
         """An open shard; the least recently used one is closed when there are too many."""
@@ -87,7 +92,3 @@ class Samples:
                 f"{self.broken} of {self.seen} samples read are broken, more than max_broken = {self.max_broken:g} "
                 f"allows; the latest: {self.latest}; `shards verify` lists them all"
             )
-
-
-def _with_actions(clip: Taken, data: bytearray) -> Taken:
-    return clip._replace(actions=actions_at(read_actions(data, max(clip.numbers) + 1), clip.numbers))
