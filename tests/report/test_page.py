@@ -37,7 +37,7 @@ def run(tmp_path):
             "context_scale": [0.85, 1.0],
             "min_keep": 1,
             "tries": 100,
-        },  # fmt: skip
+        },
     }
     data = {"init_args": {"val": write_shard(tmp_path / "val.tar"), "masker": masker}}
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"accelerator": "cpu"}}))
