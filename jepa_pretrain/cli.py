@@ -15,6 +15,7 @@ COMMANDS = {
     "shards show": ("draw a contact sheet of shards", "jepa_pretrain.data.show:show"),
     "eval linear": ("linear probe of a frozen encoder", "jepa_pretrain.evals.linear:linear"),
     "eval knn": ("k-NN classification with a frozen encoder", "jepa_pretrain.evals.knn:knn"),
+    "agent collect": ("record behaviour in an environment as shards", "jepa_pretrain.acting.collect:collect"),
     "export": ("turn a checkpoint into an encoder folder", "jepa_pretrain.interop.export:export"),
     "report": ("write a page of pictures about a run", "jepa_pretrain.report.page:report"),
 }
