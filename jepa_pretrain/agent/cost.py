@@ -97,7 +97,7 @@ class Cost(nn.Module):
         return self.charge(states, plan, task, disagreement).running.sum(1) + self.final(states[:, -1], task)
 
     def terms(self, states: Tensor, plan: Tensor, task: Task, disagreement: Tensor | None = None) -> dict[str, Tensor]:
-        """Every term, critics as `critic/NAME`, at every step, unweighted and detached, for records: `(B, L)` by name."""
+        """Every term at every step, unweighted and detached, critics as `critic/NAME`: `(B, L)` by name, for records."""
         with torch.no_grad():
             found = self.intrinsic(states, plan, task, disagreement)
             critics = {f"critic/{name}": _at_steps(self.critics[name], states, task) for name in task.v}
@@ -106,7 +106,9 @@ class Cost(nn.Module):
     def _asked(self, task: Task, every_step: bool) -> list[tuple[str, nn.Module]]:
         unknown = sorted(task.v.keys() - set(self.critics))
         if unknown:
-            raise UserError(f"no critic called {', '.join(unknown)}; this agent has: {', '.join(self.critics) or 'none'}")
+            raise UserError(
+                f"no critic called {', '.join(unknown)}; this agent has: {', '.join(self.critics) or 'none'}"
+            )
         return [(name, self.critics[name]) for name in task.v if self.critics[name].every_step == every_step]
 
     def _beyond(self, plan: Tensor) -> Tensor:

@@ -48,7 +48,9 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.goal.dim() != 3:
-            raise UserError(f"a goal is a state (B, N, D), found shape {tuple(self.goal.shape)}; encode the picture first")
+            raise UserError(
+                f"a goal is a state (B, N, D), found shape {tuple(self.goal.shape)}; encode the picture first"
+            )
         if self.horizon < 1:
             raise UserError(f"a plan needs a horizon of 1 or more, found {self.horizon}")
 
