@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa_pretrain.agent.behaviours import behaviour
-from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.environments import Environments, described
 from jepa_pretrain.agent.rollouts import play
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import write_episodes
@@ -141,6 +141,7 @@ class _Work:
         """One episode after the other with its seed, however many are played at a time."""
         turn = shard % len(self.actors)
         known = {"env": self.plan.env, "behaviour": self.plan.behaviours[turn], "options": self.plan.options}
+        known["actions"] = described(self.environments.actions)
         for first in itertools.count(0, self.environments.count):
             seeds = [seed_of(self.plan.seed, shard, first + row) % 2**31 for row in range(self.environments.count)]
             options = [dict(self.plan.options) for _ in seeds] if self.plan.options else None

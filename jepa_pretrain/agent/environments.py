@@ -52,6 +52,12 @@ class Actions(NamedTuple):
     discrete: bool
 
 
+def described(actions: Actions) -> dict[str, Any]:
+    """The same as plain data, as recordings carry it: width and, unless they are choices, bounds."""
+    bounds = {} if actions.discrete else {"low": actions.low.tolist(), "high": actions.high.tolist()}
+    return {"width": actions.width} | bounds
+
+
 class Viewed(gym.Wrapper):
     """One environment: float vectors out, pictures on demand, no exception, no step behind the end.
 
@@ -232,6 +238,4 @@ def _actions(name: str, space: gym.Space) -> Actions:
         return Actions(int(space.n), torch.zeros(int(space.n)), torch.ones(int(space.n)), True)
     if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and np.isfinite([space.low, space.high]).all():
         return Actions(space.shape[0], *(torch.as_tensor(one).float() for one in (space.low, space.high)), False)
-    raise UserError(
-        f"{name} has actions {space}: only a vector of numbers in bounds, or one choice of several, will do"
-    )
+    raise UserError(f"{name} has actions {space}: only numbers in bounds, or one choice of several, will do")

@@ -94,9 +94,7 @@ def _episode(shard: Shard, number: int) -> Episode:
     video, acted, truth = (shard.read(number, one) for one in ("mp4", ACTIONS, TRUTH))
     where = f"{shard.name}/{shard.keys[number]}"
     if video is None or acted is None or truth is None:
-        raise UserError(
-            f"{where} is no recorded episode (`agent collect` makes them): it lacks frames, actions or truth"
-        )
+        raise UserError(f"{where} is no recorded episode (of `agent collect`): it lacks frames, actions or truth")
     try:
         known, actions = read_tensors(truth), read_actions(acted, 2)
         (taken,) = videos().decode_clips(video, Span(frames=min(len(actions), LONGEST)), [0.0])
