@@ -44,7 +44,18 @@ class SmallConv(nn.Module):
         """`(B, C, T, H, W)` -> `(B, 16, D)`; of a clip of several frames, the first."""
         if keep is not None:
             raise UserError("SmallConv cannot drop tokens")
-        return self.stem(self.normalise(clip[:, :, :1])[:, :, 0]).flatten(2).transpose(1, 2)
+        return self.forward_layers(clip, 1)[0]
+
+    def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
+        """What the last `layers` convolutions give, first one first, each `(B, N_i, D_i)`."""
+        x, found = self.normalise(clip[:, :, :1])[:, :, 0], []
+        for layer in self.stem:
+            x = layer(x)
+            found.append(x)
+        found = found[1::2]  # behind the ReLUs
+        if layers > len(found):
+            raise UserError(f"SmallConv has {len(found)} layers to give, not {layers}")
+        return [one.flatten(2).transpose(1, 2) for one in found[-layers:]]
 
 
 class Pixels(nn.Module):
@@ -75,3 +86,9 @@ class Pixels(nn.Module):
             raise UserError("Pixels cannot drop tokens")
         small = F.adaptive_avg_pool2d(self.normalise(clip[:, :, :1])[:, :, 0], self.side)
         return small.flatten(2).transpose(1, 2)
+
+    def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
+        """The same, once: there is but one layer."""
+        if layers != 1:
+            raise UserError(f"Pixels has one layer to give, not {layers}")
+        return [self(clip)]

@@ -98,3 +98,8 @@ class World(nn.Module):
         if keep is not None:
             raise UserError("a world model cannot drop tokens: its state is one")
         return self.encode(clip[:, :, 0])
+
+    def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
+        """The state, behind the last `layers - 1` layers of its encoder, each `(B, N_i, D_i)`."""
+        before = self.encoder.forward_layers(clip[:, :, :1], layers - 1) if layers > 1 else []
+        return [*before, self(clip)]
