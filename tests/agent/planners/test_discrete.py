@@ -57,10 +57,10 @@ def exhaustive(cost: Cost, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("case", ["plain", "critic", "guardrail"])
 def test_finds_what_exhaustive_search_finds(planner, case):
     cost = Cost(WORLD.action, {"corner": Corner()})
-    upper = HalfSpace(torch.tensor([-1.0, 0]), limit=-1.0, weight=5.0)  # never in row 0: the second cannot, hence pays
+    left = HalfSpace(torch.tensor([0.0, -1]), limit=-1.0, weight=5.0)  # never in column 0, where the third starts
     length = 5 if isinstance(planner, MCTS) else LENGTH  # 600 of 3125 plans; the others are exact
     task = Task(GOAL, length, v={"corner": 1.0} if case == "critic" else {})
-    task = Task(GOAL, length, guardrails=(upper,)) if case == "guardrail" else task
+    task = Task(GOAL, length, guardrails=(left,)) if case == "guardrail" else task
     best, violation = exhaustive(cost, task)
     found = planner.plan(WORLD, cost, START, task, seeded())
     torch.testing.assert_close(found.violation, violation)
