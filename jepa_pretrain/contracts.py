@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     masks: list[Masks]  # one per mask generator; empty without one
     label: Tensor  # (B,) int64, -1 where there is none
     key: list[str]  # (B,) "shard/sample" names, for messages and for replay
-    actions: Tensor | None = None  # (B, T, A) float, the action taken at each frame; None where nothing acted
+    actions: Tensor | None = None  # (B, T, A) float, what was done from each frame on; None where nothing acted
 
 
 class Trajectory(NamedTuple):

@@ -53,21 +53,19 @@ class Floor(Known):
     """A grid of 5 x 5 cells; five choices: stay, or a step that walls and the border stop. s = (row, column)."""
 
     MOVES = torch.tensor([[0.0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])
-    WALLS = frozenset({(1, 1), (1, 2), (1, 3), (2, 3), (3, 1)})
+    WALLS = torch.tensor([[1.0, 1], [1, 2], [1, 3], [2, 3], [3, 1]])
 
     def __init__(self) -> None:
         super().__init__(2, Discrete.one_hot(5))
 
     def step(self, state: Tensor, action: Tensor, z: Tensor | None = None) -> Tensor:
         after = (state + (action @ self.MOVES)[:, None]).clamp(0, 4)
-        blocked = torch.zeros(len(state), dtype=torch.bool)
-        for row, column in self.WALLS:
-            blocked |= (after[:, 0] == torch.tensor([row, column])).all(1)
+        blocked = (after == self.WALLS).all(2).any(1)  # (B, 1, 2) against (5, 2)
         return torch.where(blocked[:, None, None], state, after)
 
 
 class Maze(Known):
-    """The unit square with one wall from the left to x = .8 at y = .5: a U. The action moves by up to .1; s = (x, y)."""
+    """The unit square with a wall from the left to x = .8 at y = .5: a U. Actions move by up to .1; s = (x, y)."""
 
     def __init__(self) -> None:
         super().__init__(2, Continuous(torch.full((2,), -0.1), torch.full((2,), 0.1)))

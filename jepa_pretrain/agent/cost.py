@@ -97,7 +97,7 @@ class Cost(nn.Module):
         return self.charge(states, plan, task, disagreement).running.sum(1) + self.final(states[:, -1], task)
 
     def terms(self, states: Tensor, plan: Tensor, task: Task, disagreement: Tensor | None = None) -> dict[str, Tensor]:
-        """Every term at every step, unweighted and detached, critics as `critic/NAME`: `(B, L)` by name, for records."""
+        """Every term at every step, unweighted and detached, critics as `critic/NAME`: `(B, L)` by name."""
         with torch.no_grad():
             found = self.intrinsic(states, plan, task, disagreement)
             critics = {f"critic/{name}": _at_steps(self.critics[name], states, task) for name in task.v}

@@ -4,7 +4,8 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,19 +18,18 @@ from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Batch, UserError
 from jepa_pretrain.data.index import Index, open_index
-from jepa_pretrain.data.stream import batches
-from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.evals.encoders import digest
+from jepa_pretrain.evals.reader import Reader, tell
 from jepa_pretrain.ops import pool
 
 LAYERS = 4
 CALIBRATION = 2048  # pictures that settle the batch-norm statistics of an untrained encoder
-VERSION = 1  # of the cached files
+VERSION = 2  # of the cached files
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Features(NamedTuple):
-    """Average-pooled features of n pictures."""
+    """Average-pooled features of n pictures or videos."""
 
     layers: Tensor  # (n, D_1 + ... + D_4), the last four layers side by side, oldest first
     width: int  # the last `width` columns are the last layer
@@ -41,11 +41,11 @@ class Features(NamedTuple):
         return self.layers[:, -self.width :]
 
     def pick(self, index: Tensor) -> "Features":
-        """The features of some of the pictures."""
+        """The features of some of them."""
         return Features(self.layers[index], self.width, self.label[index])
 
     def labelled(self) -> "Features":
-        """Only the pictures that have a label."""
+        """Only those that have a label."""
         return self if bool((self.label >= 0).all()) else self.pick(self.label >= 0)
 
     def to(self, device: torch.device) -> "Features":
@@ -53,17 +53,7 @@ class Features(NamedTuple):
         return Features(self.layers.to(device), self.width, self.label.to(device))
 
 
-class Reader(NamedTuple):
-    """How pictures are read and where features are kept."""
-
-    batch_size: int = 256
-    workers: int = 2
-    cache: str | None = None  # a folder; None: the user's cache folder
-    device: torch.device = torch.device("cpu")
-    console: Console = Console()
-
-
-def load(encoder: nn.Module, train: str, test: str, reader: Reader) -> tuple[Features, Features]:
+def load(encoder: nn.Module, train: str, test: str, reader: Reader, console: Console) -> tuple[Features, Features]:
     """Features of a training and a test set, from the cache where they lie there already.
 
     An untrained encoder gets its batch-norm statistics from the first training pictures, before it sees any.
@@ -73,65 +63,105 @@ def load(encoder: nn.Module, train: str, test: str, reader: Reader) -> tuple[Fea
         train: Shards: a path, URL, brace or glob pattern, or a folder.
         test: The same for the test set.
         reader: How to read, and where the cache is.
+        console: Where to say what is done.
     """
     indices = {source: open_index(source, reader.cache) for source in (train, test)}
     calibrate_on = indices[train].digest if needs_calibration(encoder) else None
     state = digest(encoder)  # before calibration, which changes it
-    paths = {source: _path(state, encoder.image_size, index, calibrate_on, reader) for source, index in indices.items()}
+    paths = {source: _path(state, encoder, index, calibrate_on, reader) for source, index in indices.items()}
     found = {source: _read(path) for source, path in paths.items()}
+    if None in found.values():
+        tell(encoder, indices[train], reader, console)
     if calibrate_on and None in found.values():
-        reader.console.print("untrained batch norm: its statistics are taken from training pictures", highlight=False)
-        calibrate(encoder.to(reader.device), _stream(encoder, train, reader), reader.device)
+        settle(encoder, train, reader, console)
     for source, features in found.items():
         if features is not None:
-            line = f"{source}: features of {len(features.label)} pictures from the cache"
-            reader.console.print(line, highlight=False, soft_wrap=True)
+            line = f"{source}: features of {len(features.label)} samples from the cache"
+            console.print(line, highlight=False, soft_wrap=True)
             continue
-        encoder.to(reader.device)
+        encoder.to(reader.place)
         samples = indices[source].samples
-        found[source] = extract(encoder, _stream(encoder, source, reader), samples, source, reader)
+        found[source] = extract(encoder, reader.stream(encoder, source), samples, source, console)
         _write(paths[source], found[source])
     return found[train], found[test]
 
 
-def _stream(encoder: nn.Module, source: str, reader: Reader) -> Iterable[Batch]:
-    view = CentreCrop(encoder.image_size)
-    return batches(source, view, reader.batch_size, reader.workers, reader.cache)
-
-
 @torch.no_grad()
-def extract(encoder: nn.Module, stream: Iterable[Batch], samples: int, title: str, reader: Reader) -> Features:
-    """Average-pooled tokens of the last four layers, for every picture of a stream.
+def extract(encoder: nn.Module, stream: Iterable[Batch], samples: int, title: str, console: Console) -> Features:
+    """Average-pooled tokens of the last four layers, averaged over clips, for every sample of a stream.
 
     Args:
-        encoder: A `FrozenEncoder` or `Pixels`, on `reader.device`.
-        stream: Batches whose first view is what the encoder takes.
-        samples: How many pictures to expect, for the progress bar.
+        encoder: A `FrozenEncoder` or `Pixels`.
+        stream: Batches whose views are clips that the encoder takes.
+        samples: How many to expect, for the progress bar.
         title: What is read, for the progress bar.
-        reader: Device and console.
+        console: Where the progress bar is.
     """
-    console, start = reader.console, time.perf_counter()
-    if not console.is_terminal:
-        console.print(f"{title}: reading {samples} pictures", highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     rows, labels, width = [], [], 0
+    for batch in followed(stream, samples, title, console):
+        of_clips = [_pooled(encoder, clip) for clip in batch.views]
+        rows.append(torch.stack([torch.cat(pooled, dim=1) for pooled in of_clips]).mean(0))  # (B, D_1 + ... + D_4)
+        labels.append(batch.label)
+        width = of_clips[0][-1].shape[1]
+    features = Features(torch.cat(rows), width, torch.cat(labels))
+    check_finite(features.layers, title)
+    return features
+
+
+def _pooled(encoder: nn.Module, clip: Tensor) -> list[Tensor]:
+    """Pooled tokens (B, D_i) of the last layers, on the CPU."""
+    device = next((part.device for part in encoder.parameters()), clip.device)
+    return [pool(tokens).float().cpu() for tokens in encoder.forward_layers(clip.to(device), LAYERS)]
+
+
+def followed(stream: Iterable[Batch], samples: int, title: str, console: Console) -> Iterator[Batch]:
+    """The batches of a stream, with a progress bar or lines that say where it is.
+
+    Args:
+        stream: Batches.
+        samples: How many samples to expect.
+        title: What is read.
+        console: Where the bar is.
+
+    Raises:
+        UserError: There was no sample in it.
+    """
+    start, done = time.perf_counter(), 0
+    if not console.is_terminal:
+        console.print(f"{title}: reading {samples} samples", highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=samples)
         for batch in stream:
-            pooled = [pool(x).float().cpu() for x in encoder.forward_layers(batch.views[0].to(reader.device), LAYERS)]
-            rows.append(torch.cat(pooled, dim=1))  # (B, D_1 + ... + D_4)
-            labels.append(batch.label)
-            width = pooled[-1].shape[1]
+            yield batch
+            done += len(batch.label)
             bar.advance(task, len(batch.label))
-    if not labels or not sum(map(len, labels)):
-        raise UserError(f"{title} holds no readable picture")
-    features = Features(torch.cat(rows), width, torch.cat(labels))
-    if not features.layers.isfinite().all():
-        raise UserError(f"the encoder gives features that are not finite on {title}; its training has diverged")
+    if not done:
+        raise UserError(f"{title} holds no readable picture or video")
     seconds = time.perf_counter() - start
-    rate = f"{len(features.label)} pictures in {seconds:.1f} s, {len(features.label) / seconds:.0f} per second"
+    rate = f"{done} samples in {seconds:.1f} s, {done / seconds:.0f} per second"
     console.print(f"{title}: {rate}", highlight=False, soft_wrap=True)
-    return features
+
+
+def check_finite(features: Tensor, title: str) -> None:
+    """Refuse features of an encoder whose training has diverged."""
+    if not features.isfinite().all():
+        raise UserError(f"the encoder gives features that are not finite on {title}; its training has diverged")
+
+
+def settle(encoder: nn.Module, train: str, reader: Reader, console: Console) -> None:
+    """Give an untrained encoder its batch-norm statistics, from training samples; others stay as they are.
+
+    Args:
+        encoder: A `FrozenEncoder` or `Pixels`; moved to the reader's device.
+        train: Training shards.
+        reader: How they are read.
+        console: Where to say so.
+    """
+    encoder.to(reader.place)
+    if needs_calibration(encoder):
+        console.print("untrained batch norm: its statistics are taken from training samples", highlight=False)
+        calibrate(encoder, reader.stream(encoder, train), reader.place)
 
 
 def needs_calibration(encoder: nn.Module) -> bool:
@@ -166,10 +196,11 @@ def calibrate(encoder: nn.Module, stream: Iterable[Batch], device: torch.device,
         norm.eval()
 
 
-def _path(state: str, image_size: int, index: Index, calibrated: str | None, reader: Reader) -> Path:
-    """Where the features lie; any change of weights, pictures or preprocessing gives another place."""
+def _path(state: str, encoder: nn.Module, index: Index, calibrated: str | None, reader: Reader) -> Path:
+    """Where the features lie; any change of weights, samples, clips or preprocessing gives another place."""
     stamps = [(entry.address, _stamp(entry.address)) for entry in index.shards]
-    parts = (VERSION, LAYERS, state, image_size, index.digest, stamps, calibrated and (CALIBRATION, calibrated))
+    seen = (encoder.image_size, astuple(reader.span(encoder)), reader.clips)
+    parts = (VERSION, LAYERS, state, seen, index.digest, stamps, calibrated and (CALIBRATION, calibrated))
     return _folder(reader.cache) / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.safetensors"
 
 

@@ -221,7 +221,7 @@ ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument 
     | {key: _from_zero(WIDE) for key in ("actions", "latent")},
     "StateEncoder": {key: _count(WIDE) for key in ("below", "width", "window", "heads")}
     | {"grid_below": _place, "grid": _or_none(_place), "depth": _from_zero(DEEP)}
-    | {"hidden": _or_none(_count(WIDE)), "batch_norm": _flag},
+    | {"hidden": _or_none(_count(WIDE)), "batch_norm": _flag, "join": _flag},
     "MacroActions": {key: _count(WIDE) for key in ("inputs", "length", "width", "hidden", "heads")}
     | {"of_states": _flag, "depth": _from_zero(DEEP), "noise": WEIGHT},
     "Discrete": {key: _count(WIDE) for key in ("state_width", "values", "hidden")} | {"weight": WEIGHT},

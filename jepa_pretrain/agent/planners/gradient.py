@@ -41,12 +41,15 @@ class Gradient(Planner):
         low, high = problem.bounds()
         middle, half, found = (low + high) / 2, (high - low) / 2, None
         free = self._first(problem.begin(start, otherwise=middle), middle, half, generator)  # (B S, L, A), before tanh
-        adam = torch.optim.Adam([free], lr=self.rate)
-        for _ in range(self.iterations):
-            scores, free.grad = self._slopes(problem, free, middle, half)
+        first, second = torch.zeros_like(free), torch.zeros_like(free)
+        for step in range(1, self.iterations + 1):
+            scores, slope = self._slopes(problem, free, middle, half)
             found = better(found, self._best(free, scores, middle, half))
-            adam.step()
-        plans = (middle + half * free.detach().tanh()).unflatten(0, (problem.batch, self.starts))
+            first, second = first.lerp(slope, 0.1), second.lerp(slope.square(), 0.001)  # Adam, without its five seconds
+            free = free - self.rate * (first / (1 - 0.9**step)) / (
+                (second / (1 - 0.999**step)).sqrt() + 1e-8
+            )  # to import
+        plans = (middle + half * free.tanh()).unflatten(0, (problem.batch, self.starts))
         return better(found, best(plans, problem.score(plans)))
 
     def _first(self, plan: Tensor, middle: Tensor, half: Tensor, generator: torch.Generator) -> Tensor:
@@ -55,7 +58,7 @@ class Gradient(Planner):
         shape = (plan.shape[0], self.starts, *plan.shape[1:])
         noise = torch.randn(shape, generator=generator, device=plan.device, dtype=plan.dtype)
         noise[:, 0] = 0
-        return (centre[:, None] + self.spread * noise).flatten(0, 1).detach().requires_grad_()
+        return (centre[:, None] + self.spread * noise).flatten(0, 1).detach()
 
     def _slopes(self, problem: Problem, free: Tensor, middle: Tensor, half: Tensor) -> tuple[Scores, Tensor]:
         """Costs `(B S,)` and their gradients, a piece at a time."""
@@ -63,7 +66,7 @@ class Gradient(Planner):
         scores, slopes = [], []
         for piece in problem.pieces(len(rows)):
             with torch.enable_grad():
-                one = free.detach()[piece].requires_grad_()
+                one = free[piece].clone().requires_grad_()
                 found = problem.score_rows(middle + half * one.tanh(), rows[piece])
                 slope = torch.autograd.grad(found.cost.sum(), one)[0]
             if not slope.isfinite().all():
@@ -74,5 +77,5 @@ class Gradient(Planner):
 
     def _best(self, free: Tensor, scores: Scores, middle: Tensor, half: Tensor) -> Plan:
         shape = (-1, self.starts)
-        plans = (middle + half * free.detach().tanh()).unflatten(0, shape)
+        plans = (middle + half * free.tanh()).unflatten(0, shape)
         return best(plans, Scores(*(one.unflatten(0, shape) for one in scores)))

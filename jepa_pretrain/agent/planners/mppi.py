@@ -15,7 +15,7 @@ class MPPI(Sampling):
         temperature: in deviations of the elites' costs, so that the scale of a cost does not matter.
     """
 
-    temperature: float = 0.5
+    temperature: float = 1.0
 
     def update(self, belief: Belief, candidates: Tensor, key: Tensor) -> Belief:
         """The weighted mean and deviation of the elites."""

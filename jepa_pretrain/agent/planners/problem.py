@@ -23,6 +23,12 @@ class Scores(NamedTuple):
         behind = self.cost.amax(1, keepdim=True) + 1 + self.violation
         return torch.where(self.violation > 0, behind, self.cost)
 
+    def order(self) -> Tensor:
+        """Indices in that order, best first, `(B, S)`; infinite costs are allowed here."""
+        by_cost = self.cost.argsort(dim=1, stable=True)
+        by_violation = self.violation.gather(1, by_cost).argsort(dim=1, stable=True)
+        return by_cost.gather(1, by_violation)
+
 
 class Plan(NamedTuple):
     """What a planner found."""

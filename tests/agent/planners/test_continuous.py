@@ -13,14 +13,13 @@ from jepa_pretrain.agent.task import Task
 from jepa_pretrain.contracts import UserError
 
 LENGTH, EFFORT = 6, 0.1
-WORLD, START = Linear(), torch.tensor([[2.0, -1, 0, 0], [-1, 0.5, 1, -1], [0, 0, -2, 2]])[:, None]  # (3, 1, 4)
+WORLD, START = Linear(), torch.tensor([[2.0, -1, 0, 0], [-1, 0.5, 1, -1], [0, 0, -1, 1]])[:, None]  # (3, 1, 4)
 TASK = Task(torch.zeros(1, 1, 4), LENGTH, u={"goal": 1.0, "effort": EFFORT})
-MANY = {"samples": 256, "iterations": 15, "elites": 24, "least": 0.001}
 PLANNERS = [
-    (CEM(**MANY), 0.01),
-    (ICEM(**MANY, colour=0.5), 0.01),
-    (MPPI(**MANY), 0.01),
-    (Gradient(starts=3, iterations=150, rate=0.05), 0.0001),
+    (CEM(400, 15, 50, least=0.001), 0.01),
+    (ICEM(600, 15, 60, least=0.001, colour=0.25, decay=1.05), 0.02),
+    (MPPI(400, 15, 50, least=0.001), 0.01),
+    (Gradient(starts=3, iterations=100, rate=0.05), 0.0001),
 ]
 QUICK = [CEM(32, 3, 4), ICEM(32, 3, 4), MPPI(32, 3, 4), Gradient(4, 10)]
 
@@ -37,7 +36,7 @@ def name(value: object) -> str:
 def test_finds_the_riccati_solution(planner, excess):
     best, cost = WORLD.riccati(START[:, 0], LENGTH, 1.0, EFFORT)
     found = planner.plan(WORLD, Cost(WORLD.action), START, TASK, seeded())
-    assert (best.abs() < 4).all()  # the bounds do not bind, so the two problems are one
+    assert (best.abs() < 3).all()  # the bounds do not bind, so the two problems are one
     assert (found.cost >= cost * 0.9999).all()
     assert (found.cost <= cost * (1 + excess)).all(), found.cost / cost
     assert (found.actions - best).abs()[:, 0].max() < 0.25
