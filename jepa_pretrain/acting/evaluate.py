@@ -6,22 +6,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from jepa_pretrain.acting.critic import load_critic
+from jepa_pretrain.acting.load import load_world
 from jepa_pretrain.agent import tworoom
+from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
-from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.planners.cem import CEM, ICEM
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.mppi import MPPI
 from jepa_pretrain.agent.planners.planner import Planner
 from jepa_pretrain.agent.task import Task
-from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Planning, Trial, run
+from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals.interval import wilson
 from jepa_pretrain.evals.result import check_out, write
-from jepa_pretrain.interop.frozen import FrozenEncoder
-from jepa_pretrain.models.world import World
 
 FLOORS = ("random", "straight", "expert")
 BUDGET = {"offset": 50, "far": 100}
@@ -31,6 +31,9 @@ def evaluate(
     agent: str,
     env: str = tworoom.NAME,
     goals: Literal["offset", "far"] = "offset",
+    critic: str | None = None,
+    goal_weight: float = 1.0,
+    critic_weight: float = 1.0,
     episodes: int = 200,
     planner: Literal["gradient", "cem", "icem", "mppi"] = "gradient",
     horizon: int = 8,
@@ -49,6 +52,9 @@ def evaluate(
         agent: Folder of a world model, or random, straight or expert: the floor and the ceiling.
         env: Gymnasium id; start and goal are known how to set in swm/TwoRoom-v1.
         goals: offset - 25 steps ahead in an expert's episode (stable-worldmodel's protocol); far - in the other room.
+        critic: File of a critic that `agent critic` made, for the cost.
+        goal_weight: Weight of the distance to the goal in the cost; with a critic 0 may do.
+        critic_weight: Weight of the critic.
         episodes: Trials; starts that are solved already are not among them.
         planner: Searches for plans.
         horizon: Steps of the model to look ahead.
@@ -73,9 +79,11 @@ def evaluate(
         model = load_world(agent)
         environments = Environments(env, parallel, model.image_size)
         search = _planner(planner, samples, iterations, starts)
-        goal = torch.zeros(1, 1, model.width)
-        actor = Planning(model, Cost(model.action), search, Task(goal, horizon), seed)
-        told = {"planner": planner, "settings": vars(search), "horizon": horizon}
+        critics = {"steps": load_critic(critic)} if critic else {}
+        u, v = {"goal": goal_weight} if goal_weight else {}, {name: critic_weight for name in critics}
+        task = Task(torch.zeros(1, 1, model.width), horizon, u, v)
+        actor = Pursuit(model, Planning(model, Cost(model.action, critics), search, seed), task)
+        told = {"planner": planner, "settings": vars(search), "horizon": horizon, "u": u, "v": v}
     if goals == "offset":
         trials = tworoom.offset_trials(environments, episodes, seed, variation)
     else:
@@ -87,14 +95,6 @@ def evaluate(
               "budget": budget} | told | counted(trials, outcome)  # fmt: skip
     show(result, console)
     write(result, out, console)
-
-
-def load_world(folder: str) -> Learned:
-    """The world model in an exported folder, as planners want it."""
-    found = FrozenEncoder.load(folder).encoder
-    if not isinstance(found, World):
-        raise UserError(f"{folder} holds an encoder, no world model: `agent train` makes one")
-    return Learned(found)
 
 
 def _planner(name: str, samples: int, iterations: int, starts: int) -> Planner:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from jepa_pretrain.acting.evaluate import load_world
+from jepa_pretrain.acting.load import load_world
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.learned import Learned

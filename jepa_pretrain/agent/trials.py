@@ -5,7 +5,7 @@ Many trials are run side by side. A trial counts as won if its environment says 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from jepa_pretrain.agent.behaviours import Behaviour
-from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments, Options, Seen
-from jepa_pretrain.agent.planners.planner import Planner
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
 
@@ -52,38 +50,35 @@ class Actor(Protocol):
         ...
 
 
-@dataclass
-class Planning:
-    """Mode-2 (LeCun 2022): plans in imagination, acts one block of the plan, looks again.
+class Decides(Protocol):
+    """Mode-2 or Mode-1: `actor.Planning` and `actor.Policy`."""
+
+    def begin(self, environments: int) -> None: ...
+
+    def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor: ...
+
+
+class Pursuit:
+    """An agent after the goals of trials: encodes what it sees, decides on a block of actions, looks again.
 
     Args:
-        model: predicts.
-        cost: judges.
-        planner: searches.
-        task: horizon, weights and guardrails; its goal is replaced by that of the trial.
-        seed: of what the search draws.
+        model: The world model, which encodes.
+        decides: A planner or a policy.
+        task: Horizon, weights and guardrails; its goal is replaced by those of the trials.
     """
 
-    model: WorldModel
-    cost: Cost
-    planner: Planner
-    task: Task
-    seed: int = 0
-    plan: Tensor | None = field(default=None, init=False)  # (B, L, A) of the decision before
+    def __init__(self, model: WorldModel, decides: Decides, task: Task) -> None:
+        self.model, self.decides, self.task = model, decides, task
 
     def begin(self, goal: Tensor) -> None:
-        self._goal, self.plan = self.model.encode(goal), None
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self.task = replace(self.task, goal=self.model.encode(goal))
+        self.decides.begin(len(goal))
 
     def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
         state, on = self.model.encode(look()), seen.running.nonzero()[:, 0]  # trials that are over need no plan
-        task = Task(self._goal[on], self.task.horizon, self.task.u, self.task.v, self.task.guardrails)
-        start = None if self.plan is None else self.plan[on, 1:]
-        found = self.planner.plan(self.model, self.cost, state[on], task, self._generator, start).actions
-        if self.plan is None:
-            self.plan = found.new_zeros(len(state), *found.shape[1:])
-        self.plan[on] = found
-        return self.plan[:, 0].unflatten(1, (self.model.block, -1))  # (B, block, a)
+        action = self.decides.act(state[on], self.task.of(on), on)
+        filled = action.new_zeros(len(state), action.shape[1]).index_copy(0, on, action)
+        return filled.unflatten(1, (self.model.block, -1))  # (B, block, a)
 
 
 class Acting:

@@ -10,12 +10,13 @@ pytest.importorskip("stable_worldmodel", reason="the extra [agent] is not instal
 
 from jepa_pretrain.acting.evaluate import counted, evaluate
 from jepa_pretrain.agent import tworoom
+from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.behaviours import TwoRoomExpert, TwoRoomStraight
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.planners.cem import CEM
 from jepa_pretrain.agent.task import Task
-from jepa_pretrain.agent.trials import Acting, Outcome, Planning, Trial, run
+from jepa_pretrain.agent.trials import Acting, Outcome, Pursuit, Trial, run
 from jepa_pretrain.agent.world_model import Continuous, unroll
 from jepa_pretrain.contracts import UserError
 
@@ -83,7 +84,8 @@ def test_planning_is_told_the_goal_and_replans_where_a_block_ends(environments):
     """With a model that ignores walls it reaches all goals that a straight line reaches, and no others."""
     trials = tworoom.offset_trials(environments, 12, 1, None)
     model = Sighted()
-    actor = Planning(model, Cost(model.action), CEM(samples=64, iterations=4), Task(torch.zeros(1, 1, 2), 5))
+    planning = Planning(model, Cost(model.action), CEM(samples=64, iterations=4))
+    actor = Pursuit(model, planning, Task(torch.zeros(1, 1, 2), 5))
     planned = run(environments, actor, trials, 50)
     straight = run(environments, Acting(TwoRoomStraight(), [0] * 8), trials, 50)
     same = [won for won, one in zip(planned.won, trials, strict=True) if one.kind == "same room"]

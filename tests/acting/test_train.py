@@ -13,7 +13,7 @@ import toy_environment
 
 from jepa_pretrain import cli
 from jepa_pretrain.acting.collect import collect
-from jepa_pretrain.acting.evaluate import load_world
+from jepa_pretrain.acting.load import load_world
 from jepa_pretrain.acting.measure import fit, measure
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent.cost import Cost
@@ -76,7 +76,7 @@ def test_ridge_reads_what_is_linear():
 
 def test_loading_needs_no_trainer(world):
     code = (
-        f"import sys; from jepa_pretrain.acting.evaluate import load_world; load_world({str(world)!r});"
+        f"import sys; from jepa_pretrain.acting.load import load_world; load_world({str(world)!r});"
         "print({'lightning', 'webdataset'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
