@@ -6,6 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from jepa_pretrain.contracts import Encoder, UserError
+from jepa_pretrain.models.frames import SmallConv
 from jepa_pretrain.models.rotary_vit import RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
@@ -17,6 +18,7 @@ ENCODERS = {
     "resnet": lambda: TimmEncoder("test_resnet", 32),
     "resnet18 with a CIFAR stem": lambda: TimmEncoder("resnet18", 32, cifar_stem=True),
     "convnext": lambda: TimmEncoder("test_convnext", 64),
+    "small convolutions": lambda: SmallConv(32, 16),
     "timm vit": lambda: TimmEncoder("test_vit", 64),
 }
 
