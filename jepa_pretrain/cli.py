@@ -18,6 +18,7 @@ COMMANDS = {
     "shards show": ("draw a contact sheet of shards", "jepa_pretrain.data.show:show"),
     "eval linear": ("linear probe of a frozen encoder", "jepa_pretrain.evals.linear:linear"),
     "eval knn": ("k-NN classification with a frozen encoder", "jepa_pretrain.evals.knn:knn"),
+    "eval attentive": ("attentive probe of a frozen encoder", "jepa_pretrain.evals.attentive:attentive"),
     "eval decode": ("known factors of rendered videos, read from frozen states", "jepa_pretrain.evals.decode:decode"),
     "agent collect": ("record behaviour in an environment as shards", "jepa_pretrain.acting.collect:collect"),
     "agent train": ("train a world model on recorded behaviour", "jepa_pretrain.acting.train:train"),

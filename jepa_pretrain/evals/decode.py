@@ -18,8 +18,8 @@ from torch import Tensor
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.evals import result
+from jepa_pretrain.evals.calibration import settle
 from jepa_pretrain.evals.encoders import digest, resolve
-from jepa_pretrain.evals.features import settle
 from jepa_pretrain.evals.interval import wilson
 from jepa_pretrain.evals.reader import DEFAULT, Reader, tell
 from jepa_pretrain.evals.ridge import r2, solve

@@ -60,7 +60,7 @@ def knn(
     train_set, test_set = train_set.labelled().to(reader.place), test_set.labelled().to(reader.place)
     read = time.perf_counter()
     found = classify(train_set, test_set, tuple(k), temperature, all_layers, seed)
-    outcome = result.summary("knn", model, train_set, test_set, found.pop("hits")) | {
+    outcome = result.summary("knn", model, train_set.label, test_set.label, found.pop("hits")) | {
         "digest": state, "train": train, "test": test, "reader": asdict(reader), **found,
         "seconds": {"features": round(read - start, 2), "neighbours": round(time.perf_counter() - read, 2)},
     }  # fmt: skip

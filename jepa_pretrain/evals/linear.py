@@ -85,7 +85,7 @@ def linear(
     read = time.perf_counter()
     found = probe(train_set, test_set, sweep)
     hits = round(found["top1_share"] * len(test_set.label))
-    outcome = result.summary("linear", model, train_set, test_set, hits) | {
+    outcome = result.summary("linear", model, train_set.label, test_set.label, hits) | {
         "digest": state, "train": train, "test": test, "shots": shots,
         "reader": asdict(reader), **found,
         "seconds": {"features": round(read - start, 2), "heads": round(time.perf_counter() - read, 2)},

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.evals.features import Features
 from jepa_pretrain.evals.interval import wilson
 
 CONFIDENCE = 0.95
@@ -38,19 +37,18 @@ def check_out(out: str | None) -> None:
         raise UserError(f"cannot write {out}: no permission in {folder}")
 
 
-def summary(protocol: str, encoder: nn.Module, train: Features, test: Features, hits: int) -> dict[str, Any]:
+def summary(protocol: str, encoder: nn.Module, train: Tensor, test: Tensor, hits: int) -> dict[str, Any]:
     """What every evaluation states; accuracies are in percent.
 
     Args:
-        protocol: `linear` or `knn`.
+        protocol: `linear`, `knn` or `attentive`.
         encoder: What was evaluated.
-        train: Labelled training features.
-        test: Labelled test features.
+        train: `(n,)` labels of the training samples.
+        test: `(m,)` labels of the test samples.
         hits: Test samples classified rightly.
     """
-    n = len(test.label)
-    counts = torch.bincount(test.label)
-    return stated(protocol, encoder, len(train.label), n, train.label.device) | {
+    n, counts = len(test), torch.bincount(test)
+    return stated(protocol, encoder, len(train), n, train.device) | {
         "top1": 100 * hits / n,
         "interval": [100 * bound for bound in wilson(hits, n)],
         "confidence": CONFIDENCE,

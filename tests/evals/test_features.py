@@ -10,9 +10,10 @@ from jepa_pretrain import FrozenEncoder
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.views import CentreCrop
-from jepa_pretrain.evals import features as module
+from jepa_pretrain.evals import kept
+from jepa_pretrain.evals.calibration import calibrate, needs_calibration
 from jepa_pretrain.evals.encoders import Pixels, digest
-from jepa_pretrain.evals.features import calibrate, extract, load
+from jepa_pretrain.evals.features import extract, load
 from jepa_pretrain.evals.reader import Reader
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
@@ -89,7 +90,7 @@ def test_a_full_disk_is_one_line(shard, reader, monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(kept, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
         load(counting(), shard, shard, reader, QUIET)
     assert not list((tmp_path / "cache" / "features").iterdir())
@@ -141,9 +142,9 @@ def test_an_untrained_encoder_is_calibrated_before_both_sets_and_cached(tmp_path
 
 def test_only_untrained_batch_norms_are_calibrated():
     untrained = FrozenEncoder(TimmEncoder("test_resnet", image_size=16), untrained=True)
-    assert module.needs_calibration(untrained)
-    assert not module.needs_calibration(FrozenEncoder(untrained.encoder))
-    assert not module.needs_calibration(FrozenEncoder(counting().encoder, untrained=True))
+    assert needs_calibration(untrained)
+    assert not needs_calibration(FrozenEncoder(untrained.encoder))
+    assert not needs_calibration(FrozenEncoder(counting().encoder, untrained=True))
 
 
 def test_pixels_are_the_picture(shard, reader):
