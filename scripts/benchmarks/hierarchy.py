@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python scripts/benchmarks/hierarchy.py [--device cuda]
 
-Clips of noise; a level has a stride of 2 and trains on `--moments` moments, so that most frames are never encoded.
+Clips of noise; a level has a stride of 2. Where a level trains on its first moments alone, most frames are not encoded.
 Every setting runs in a process of its own, whose memory is counted from before the model was made.
 """
 
