@@ -10,6 +10,7 @@ import yaml
 from jepa_pretrain import FrozenEncoder, cli
 
 ROOT = Path(__file__).parent.parent
+SPLITS = ("train", "val")
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
@@ -54,13 +55,14 @@ def test_header_tells_command_hardware_and_expectation(recipe):
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if r.parent.name == "debug"], ids=named)
 def test_debug_recipes_train(recipe, demo_shards, tmp_path):
     run = tmp_path / "run"
-    data = [f"--data.init_args.{split}={demo_shards}/{split}-*.tar" for split in ("train", "val")]
+    sides = ["videos.init_args.", "pictures.init_args."] if recipe.stem == "mixed" else [""]
+    places = [f"--data.init_args.{side}{split}={demo_shards}/{split}-*.tar" for side in sides for split in SPLITS]
     cli.main(
         [
             "fit",
             "--config",
             str(recipe),
-            *data,
+            *places,
             f"--run={run}",
             "--trainer.max_steps=4",
             "--trainer.val_check_interval=2",

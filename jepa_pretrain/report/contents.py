@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from jepa_pretrain.contracts import Grid, Masks, UserError
-from jepa_pretrain.data.clips import Span
+from jepa_pretrain.data.clips import SINGLE, Span
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.views import CentreCrop
@@ -21,7 +21,9 @@ from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
 
 SMALL = MIB  # bytes of a file that describes a run
 ENTRIES = 100_000  # of a recipe
-POOL = 1024  # pictures read for the neighbours
+POOL = 1024  # frames read for the neighbours: of so many pictures, or of fewer clips
+FEWEST = 64  # clips, however long
+STRIDE = 1000  # between the frames of a clip, at most
 CLIPS = 64  # read for the energies
 MASKERS = {f"jepa_pretrain.masking.{kind.__name__}": kind for kind in (MultiBlock, Random, Tubes)}
 MOST = 8  # maskers of a recipe that are drawn
@@ -29,17 +31,25 @@ TRIES = 1000  # the largest number that a masker is given, on grids of fewer tok
 
 
 class Pictures(NamedTuple):
-    """Some labelled pictures."""
+    """Some labelled pictures or clips."""
 
-    images: Tensor  # (n, 3, H, W) uint8
+    clips: Tensor  # (n, 3, T, H, W) uint8; T = 1 for pictures
     label: Tensor  # (n,)
     classes: list[str]
     source: str
 
     def name(self, number: int) -> str:
-        """The class of one picture, in words."""
+        """The class of one of them, in words."""
         label = int(self.label[number])
         return self.classes[label] if 0 <= label < len(self.classes) else (f"class {label}" if label >= 0 else "")
+
+
+class Decoded(NamedTuple):
+    """What was read from one layer of an encoder."""
+
+    encoder: str
+    layer: str
+    scores: dict[str, float]  # by factor: R2, or for `shape` the accuracy in percent
 
 
 class Alarm(NamedTuple):
@@ -97,22 +107,41 @@ def encoder(run: Path) -> FrozenEncoder:
     return FrozenEncoder(*from_checkpoint(checkpoint))
 
 
-def pictures(source: str, size: int, count: int = POOL) -> Pictures:
-    """The first pictures of some shards.
+def pictures(source: str | list[str], size: int, span: Span = SINGLE, count: int = POOL) -> Pictures:
+    """The first pictures or videos of some shards.
 
     Args:
-        source: A path, URL, brace or glob pattern, or a folder.
+        source: A path, URL, brace or glob pattern, a folder, or a list of these.
         size: Height and width to bring them to.
-        count: How many at most.
+        span: What a clip covers of a video; a picture is held for as long.
+        count: How many frames at most, which clips share.
     """
-    index = open_index(source)
-    images, label = [], []
-    for batch in batches(source, CentreCrop(size), batch_size=64, workers=0):
-        images.append(batch.views[0][:, :, 0])
+    index, count = open_index(source), max(count // span.frames, FEWEST)
+    clips, label = [], []
+    for batch in batches(source, CentreCrop(size), batch_size=64, workers=0, span=span):
+        clips.append(batch.views[0])
         label.append(batch.label)
         if sum(map(len, label)) >= count:
             break
-    return Pictures(torch.cat(images)[:count], torch.cat(label)[:count], index.classes, source)
+    return Pictures(torch.cat(clips)[:count], torch.cat(label)[:count], index.classes, source)
+
+
+def span(config: dict[str, Any], frames: int) -> Span:
+    """The clips that a recipe trains on, as long as its encoder takes; successive frames where it does not say.
+
+    Args:
+        config: The recipe.
+        frames: Frames of a clip.
+
+    Raises:
+        UserError: What it says makes no sense.
+    """
+    said = _data(config).get("span")
+    said = said if isinstance(said, dict) else {}
+    stride, fps = said.get("stride") or 1, said.get("fps")
+    if not whole(stride, 1, STRIDE) or not (fps is None or (type(fps) in (int, float) and 0 < fps <= STRIDE)):
+        raise UserError(f"the recipe's span is damaged: {shown(said)}")
+    return Span(frames, stride, fps)
 
 
 def clips(source: str, config: dict[str, Any], size: int, frames: int) -> tuple[Tensor, Tensor | None]:
@@ -130,12 +159,7 @@ def clips(source: str, config: dict[str, Any], size: int, frames: int) -> tuple[
     Raises:
         UserError: There are fewer than two, or the recipe's span is damaged.
     """
-    given = _arguments(config.get("data")).get("span")
-    given = given if isinstance(given, dict) else {}
-    stride, fps = given.get("stride") or 1, given.get("fps")
-    if not whole(stride, 1, 1 << 16) or not (fps is None or (type(fps) in (int, float) and 0 < fps < 1e6)):
-        raise UserError(f"the recipe's span is damaged: {shown(given)}")
-    batch = next(iter(batches(source, CentreCrop(size), CLIPS, workers=0, span=Span(frames, stride, fps))))
+    batch = next(iter(batches(source, CentreCrop(size), CLIPS, workers=0, span=span(config, frames))))
     if len(batch.views[0]) < 2:
         raise UserError("fewer than two clips: there is no other future to compare with")
     return batch.views[0], batch.actions
@@ -147,7 +171,7 @@ def source_of(config: dict[str, Any]) -> str | list[str]:
     Raises:
         UserError: It names none.
     """
-    data = _arguments(config.get("data"))
+    data = _data(config)
     source = data.get("val") or data.get("train")
     if not source:
         raise UserError("the recipe names no shards; give some with --data")
@@ -168,7 +192,7 @@ def masks(config: dict[str, Any], grid: Grid, count: int) -> list[Masks]:
     Raises:
         UserError: The method works without masks, or with a masker that is not the package's own.
     """
-    specs = _arguments(config.get("data")).get("masker")
+    specs = _data(config).get("masker")
     if not specs:
         raise UserError("this method uses no masks")
     rng = torch.Generator().manual_seed(0)
@@ -198,11 +222,38 @@ def results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     found, damaged = [], []
     for path in sorted((run / "eval").glob("*.json")):
         try:
-            found.append(_result(parse_json(read_text(path, SMALL), path.name)))
+            content = parse_json(read_text(path, SMALL), path.name)
+            if content["protocol"] == "decode":
+                _decoded(content)  # it is told elsewhere, but here where it cannot be read
+            else:
+                found.append(_result(content))
         except (ValueError, KeyError, TypeError, OverflowError, UserError) as error:
             damaged.append(f"{printable(path.name)} is no result of an evaluation ({printable(repr(error))[:200]})")
     found.sort(key=lambda one: (one["protocol"] != "linear", one["protocol"], -one["top1"]))
     return found, damaged
+
+
+def decoded(run: Path) -> list[Decoded]:
+    """What `eval decode` found, from `RUN/eval`; files that cannot be read are told by `results`."""
+    found = []
+    for path in sorted((run / "eval").glob("*.json")):
+        try:
+            content = parse_json(read_text(path, SMALL), path.name)
+            if content["protocol"] == "decode":
+                found += _decoded(content)
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError, UserError):
+            continue
+    return found
+
+
+def _decoded(content: dict[str, Any]) -> list[Decoded]:
+    rows = []
+    for layer, factors in content["layers"].items():
+        scores = {str(name): float(one["score"]) for name, one in factors.items()}
+        if not all(map(math.isfinite, scores.values())):
+            raise ValueError("a score that is not finite")
+        rows.append(Decoded(str(content["encoder"]), str(layer), scores))
+    return rows
 
 
 def _result(content: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +285,12 @@ def alarms(run: Path) -> list[Alarm]:
         ):  # torn, as a killed process leaves its last line
             continue
     return sorted(found)
+
+
+def _data(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe's shards; where videos and pictures are mixed, those of the videos."""
+    found = _arguments(config.get("data"))
+    return _arguments(found.get("videos")) or found
 
 
 def _arguments(spec: object) -> dict[str, Any]:

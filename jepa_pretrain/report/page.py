@@ -18,10 +18,12 @@ from jepa_pretrain.report.style import STYLE
 
 ABOUT = {
     "Masks": "Bright: what the context encoder sees. Outlined: the blocks whose features it has to predict. "
-    "Dark: hidden.",
+    "Dark: hidden. Of clips: the frames, and below them what each masker leaves to be seen.",
     "Features": "The first three principal components of the token features, shared by all pictures, as red, green and "
-    "blue: equal colours mean similar features.",
-    "Nearest neighbours": "Left a picture, right the five most similar ones by the cosine of the pooled features.",
+    "blue: equal colours mean similar features. Of clips: frames above, features of their steps below.",
+    "Nearest neighbours": "Left a picture, right the five most similar ones by the cosine of the pooled features. "
+    "Of clips two frames are shown.",
+    "Decoded factors": "What a ridge regression reads from the frozen states of one moment of rendered videos.",
     "Energies": "How badly the model explains a future: of clips as they went on, and of the same beginnings with how "
     "another clip went on. By level and number of its steps; an AUROC of 1 tells them apart always, .5 is chance. "
     "Another clip has another background too, which is the easier half of it.",
@@ -65,6 +67,7 @@ def compose(folder: Path, data: str | None) -> str:
     config = contents.recipe(folder)
     columns = curves.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
     found, damaged = contents.results(folder)
+    read = contents.decoded(folder)
     encoder, why_no_encoder = _try(lambda: contents.encoder(folder))
     pictures, why_no_pictures = None, why_no_encoder
     if encoder:
@@ -75,6 +78,7 @@ def compose(folder: Path, data: str | None) -> str:
         "".join(f"<p class='warn' role='alert'>{html.escape(text)}</p>" for text in warnings),
         sections.alarm_list(contents.alarms(folder), columns),
         section("Frozen evaluation", ABOUT["Frozen evaluation"], _results(found, folder)),
+        *([section("Decoded factors", ABOUT["Decoded factors"], sections.decoded_table(read, folder))] if read else []),
         section("Training", _pace(columns), sections.curve_figures(columns) if columns else missing("no metrics.csv")),
         *_energies(config, encoder, data),
         *_seen(config, encoder, pictures, why_no_pictures),
@@ -89,9 +93,7 @@ def _seen(config: dict[str, Any], encoder: FrozenEncoder | None, pictures: Pictu
         return [section(name, ABOUT[name], missing(reason)) for name in ("Masks", "Features", "Nearest neighbours")]
     count = min(sections.SHOWN, len(pictures.label))
     drawn, why_no_masks = _try(lambda: contents.masks(config, encoder.grid, count))
-    masked = missing(why_no_masks)
-    if drawn:
-        masked = "".join(sections.mask_tiles(pictures, one, encoder) for one in drawn)
+    masked = sections.mask_tiles(pictures, drawn, encoder) if drawn else missing(why_no_masks)
     return [
         section("Masks", ABOUT["Masks"], masked),
         section("Features", ABOUT["Features"], sections.feature_pairs(pictures, encoder)),
@@ -116,8 +118,12 @@ def _energies(config: dict[str, Any], encoder: FrozenEncoder | None, data: str |
 def _pictures(config: dict[str, Any], data: str | None, encoder: FrozenEncoder) -> tuple[Pictures | None, str]:
     """Pictures of the shards that the user named, or of the recipe's; the user's own mistake is an error."""
     if data:
-        return contents.pictures(data, encoder.image_size), ""
-    return _try(lambda: contents.pictures(contents.source_of(config), encoder.image_size))
+        return contents.pictures(data, encoder.image_size, contents.span(config, encoder.frames)), ""
+
+    def read() -> Pictures:
+        return contents.pictures(contents.source_of(config), encoder.image_size, contents.span(config, encoder.frames))
+
+    return _try(read)
 
 
 def _try(make: Callable[[], Any]) -> tuple[Any, str]:

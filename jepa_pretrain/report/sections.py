@@ -12,10 +12,12 @@ from jepa_pretrain.evals.features import LAYERS
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.ops import pool
 from jepa_pretrain.report import curves, features, masks, neighbours
-from jepa_pretrain.report.contents import Alarm, Pictures
-from jepa_pretrain.report.tiles import enlarge, png
+from jepa_pretrain.report.contents import Alarm, Decoded, Pictures
+from jepa_pretrain.report.tiles import SIDE, enlarge, png, strip
 
-PROTOCOLS = {"linear": "Linear probe", "knn": "k-NN"}
+PROTOCOLS = {"linear": "Linear probe", "attentive": "Attentive probe", "knn": "k-NN"}
+CLIPS = 4  # that are shown, where each is a row of frames
+ENDS = 2  # frames of a clip among neighbours, the first and a later one
 SHOWN = 8
 TOLD = 20  # alarms that are spelt out
 BATCH = 64
@@ -63,31 +65,59 @@ def alarm_list(alarms: list[Alarm], columns: dict[str, curves.Series]) -> str:
     return section("Alarms", f"What went wrong while this run trained ({counts}); dashed lines mark the steps.", body)
 
 
-def mask_tiles(pictures: Pictures, drawn: Masks, encoder: FrozenEncoder) -> str:
-    """Pictures with the context bright and the targets outlined."""
-    tiles = masks.draw(pictures.images[: len(drawn.context)], drawn, encoder.grid)
-    figures = "".join(f"<figure>{_image(png(tile), 'masked picture')}</figure>" for tile in tiles)
-    share = f"{drawn.context.shape[1]} of {encoder.grid.tokens} tokens are seen"
-    return f"<div class='tiles'>{figures}</div><p class='soft'>{share}; {drawn.targets.shape[1]} target blocks.</p>"
+def mask_tiles(pictures: Pictures, drawn: list[Masks], encoder: FrozenEncoder) -> str:
+    """What each masker leaves to be seen: of pictures with the targets outlined, of clips a row of frames for each."""
+    said = " ".join(
+        f"{one.context.shape[1]} of {encoder.grid.tokens} tokens are seen; {one.targets.shape[1]} target blocks."
+        for one in drawn
+    )
+    if encoder.grid.t > 1:
+        rows = [Masks(*(part[:CLIPS] for part in one)) for one in drawn]
+        each = [[Masks(c[None], t[None]) for c, t in zip(*one, strict=True)] for one in rows]
+        films = [masks.film(clip, list(of), encoder.grid) for clip, *of in zip(pictures.clips, *each, strict=False)]
+        return f"<div class='films'>{''.join(map(_film, films))}</div><p class='soft'>{said}</p>"
+    parts = []
+    for one in drawn:
+        tiles = masks.draw(pictures.clips[: len(one.context), :, 0], one, encoder.grid)
+        parts += [f"<figure>{_image(png(tile), 'masked picture')}</figure>" for tile in tiles]
+    return f"<div class='tiles'>{''.join(parts)}</div><p class='soft'>{said}</p>"
 
 
 def feature_pairs(pictures: Pictures, encoder: FrozenEncoder) -> str:
-    """Pictures beside the colours of their features."""
+    """Pictures beside the colours of their features; of clips a row of frames above a row of features."""
     if encoder.grid.h * encoder.grid.w == 1:
         return missing("this encoder gives a single token per picture, so there is no map")
-    shown = pictures.images[:SHOWN]
-    maps = features.colours(encoder(shown), encoder.grid)
+    steps = encoder.grid.t
+    shown = pictures.clips[: SHOWN if steps == 1 else CLIPS]
+    maps = [features.tile(shade) for shade in features.colours(encoder(shown), encoder.grid)]
+    names = [html.escape(pictures.name(number)) for number in range(len(shown))]
+    if steps > 1:
+        films = [
+            _film(_under(strip(clip, steps), map_), name) for clip, map_, name in zip(shown, maps, names, strict=True)
+        ]
+        return f"<div class='films'>{''.join(films)}</div>"
     pairs = [
-        f"<figure class='pair'>{_image(png(enlarge(image)), 'picture')}{_image(png(features.tile(shade)), 'features')}"
-        f"<figcaption>{html.escape(pictures.name(number))}</figcaption></figure>"
-        for number, (image, shade) in enumerate(zip(shown, maps, strict=True))
+        f"<figure class='pair'>{_image(png(enlarge(clip[:, 0])), 'picture')}{_image(png(map_), 'features')}"
+        f"<figcaption>{name}</figcaption></figure>"
+        for clip, map_, name in zip(shown, maps, names, strict=True)
     ]
     return f"<div class='pairs'>{''.join(pairs)}</div>"
 
 
+def _under(frames: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Two rows of tiles, which may differ by the pixels that a tile is short of its size."""
+    wide, step = frames.shape[2], maps.shape[2]
+    return torch.cat([frames, maps[:, :, torch.arange(wide) * step // wide]], dim=1)
+
+
+def _film(picture: torch.Tensor, name: str = "") -> str:
+    drawn = f"<img class='film' alt='frames of a clip' src='{png(picture)}'>"
+    return f"<figure>{drawn}<figcaption>{name}</figcaption></figure>"
+
+
 def neighbour_rows(pictures: Pictures, encoder: FrozenEncoder) -> str:
     """Queries with their nearest neighbours; right or wrong by class where there are labels."""
-    pooled = torch.cat([pool(encoder(part)) for part in pictures.images.split(BATCH)])
+    pooled = torch.cat([pool(encoder(part)) for part in pictures.clips.split(BATCH)])
     rows = neighbours.find(pooled, pictures.label, SHOWN)
     if not rows:
         return missing(f"only {len(pictures.label)} pictures")
@@ -101,9 +131,31 @@ def _row(row: neighbours.Row, pictures: Pictures) -> str:
         if number != row.query and pictures.label[row.query] >= 0:
             verdict = "right" if pictures.label[number] == pictures.label[row.query] else "wrong"
         name = pictures.name(number)
-        picture = _image(png(enlarge(pictures.images[number])), name)
+        clip = pictures.clips[number]
+        still = clip.shape[1] == 1
+        picture = _image(png(enlarge(clip[:, 0])), name) if still else _film_of(clip, name)
         figures.append(f"<figure>{picture}<figcaption class='{verdict}'>{html.escape(name)}</figcaption></figure>")
     return f"<div class='row'>{''.join(figures)}</div>"
+
+
+def _film_of(clip: torch.Tensor, name: str) -> str:
+    picture = png(strip(clip, ENDS, SIDE // ENDS))
+    return f"<img class='film' alt='{html.escape(name)}' src='{picture}'>"
+
+
+def decoded_table(found: list[Decoded], run: Path) -> str:
+    """What `eval decode` read from each layer."""
+    factors = list(dict.fromkeys(name for one in found for name in one.scores))
+    units = {name: f"{name}, {'% right' if name == 'shape' else 'R2'}" for name in factors}
+    head = "".join(f"<th class='number'>{html.escape(unit)}</th>" for unit in units.values())
+    rows = []
+    for one in found:
+        cells = [
+            f"{one.scores[name]:.{1 if name == 'shape' else 3}f}" if name in one.scores else "" for name in factors
+        ]
+        who = html.escape(f"{named({'encoder': one.encoder}, run)}: {one.layer}")
+        rows.append(f"<tr><td>{who}</td>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>")
+    return f"<table><tr><th>states of</th>{head}</tr>{''.join(rows)}</table>"
 
 
 def probe_table(found: list[dict[str, Any]], run: Path) -> str:
@@ -114,7 +166,7 @@ def probe_table(found: list[dict[str, Any]], run: Path) -> str:
             title = PROTOCOLS.get(one["protocol"], one["protocol"])
             rows.append(f"<tr class='group'><td colspan='3'>{html.escape(title)}</td></tr>")
         rows.append(_evaluation(one, run))
-    head = "<tr><th>encoder</th><th class='number'>top-1, % (interval)</th><th class='number'>pictures</th></tr>"
+    head = "<tr><th>encoder</th><th class='number'>top-1, % (interval)</th><th class='number'>samples</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -143,6 +195,8 @@ def words(one: dict[str, Any]) -> str:
     if one["protocol"] == "knn":
         return f"k = {one.get('k')}, {one.get('layers')} layer{'s' * (one.get('layers') != 'last')}"
     chosen = one.get("chosen") or {}
+    if one["protocol"] == "attentive":
+        return f"learning rate {chosen.get('lr')}"
     kind = "batch norm + linear" if chosen.get("batch_norm") else "linear"
     layers = f"last {LAYERS} layers" if chosen.get("layers") == "last four" else "last layer"
     return f"{layers}, {kind}{shots}"

@@ -31,6 +31,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 0; min-width: 0; }
 figcaption { line-height: 1.25; margin-top: .15rem; overflow-wrap: anywhere; }
 img { width: 100%; height: auto; display: block; border-radius: .25rem; }
+.film { image-rendering: pixelated; }
+.films { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem; }
 .pixels { image-rendering: pixelated; aspect-ratio: 1; }
 .right { color: var(--good); } .wrong { color: var(--bad); }
 .right::before { content: "✓ "; } .wrong::before { content: "✗ "; }

@@ -32,3 +32,14 @@ def enlarge(image: Tensor, side: int = SIDE) -> Tensor:
     if image.shape[-1] >= side:
         return F.interpolate(image[None].float(), (side, side), mode="area")[0].round().to(torch.uint8)
     return image.repeat_interleave(side // image.shape[-1], 1).repeat_interleave(side // image.shape[-1], 2)
+
+
+def strip(clip: Tensor, steps: int, side: int = SIDE) -> Tensor:
+    """Frames of a clip side by side, the first of each step.
+
+    Args:
+        clip: `(3, T, H, H)` uint8.
+        steps: How many frames to show, at most T.
+        side: Of each, about.
+    """
+    return torch.cat([enlarge(clip[:, step * clip.shape[1] // steps], side) for step in range(steps)], dim=2)

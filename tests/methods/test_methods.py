@@ -8,6 +8,7 @@ from jepa_pretrain.contracts import Batch, UserError
 from jepa_pretrain.masking import MultiBlock
 from jepa_pretrain.methods.ijepa import IJEPA
 from jepa_pretrain.methods.joint_embedding import JointEmbedding
+from jepa_pretrain.methods.supervised import Supervised
 from jepa_pretrain.models.predictor import MaskedPredictor
 from jepa_pretrain.models.projector import Projector
 from jepa_pretrain.models.timm_encoder import TimmEncoder
@@ -33,6 +34,11 @@ def vicreg():
     return JointEmbedding(TimmEncoder("test_resnet", 32), lambda w: Projector(w, (24,), 20), VICRegLoss(), optimizer)
 
 
+def supervised(**options):
+    torch.manual_seed(0)
+    return Supervised(ViT(32, 8, 16, 1, 2), B, AdamW(Constant(1e-3), Constant(0.05)), **options)
+
+
 def batch(views=1, masks=True):
     rng = torch.Generator().manual_seed(1)
     pictures = [torch.randint(0, 256, (B, 3, 1, 32, 32), dtype=torch.uint8, generator=rng) for _ in range(views)]
@@ -40,7 +46,7 @@ def batch(views=1, masks=True):
     return Batch(pictures, drawn, torch.arange(B), [f"shard/{i}" for i in range(B)])
 
 
-@pytest.mark.parametrize("make, data", [(ijepa, batch()), (vicreg, batch(2, False))])
+@pytest.mark.parametrize("make, data", [(ijepa, batch()), (vicreg, batch(2, False)), (supervised, batch())])
 def test_contract(make, data):
     method = make()
     output = method.step(data)
@@ -126,3 +132,34 @@ def test_mistakes_are_explained():
         ijepa().step(batch(masks=False))
     with pytest.raises(UserError, match="two views"):
         vicreg().step(batch(1, False))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_supervised_is_the_cross_entropy_of_those_with_labels(smoothing):
+    method, data = supervised(smoothing=smoothing), batch()
+    data = data._replace(label=torch.tensor([0, 3, -1, 5, -1, 2]))
+    with torch.no_grad():
+        log = method.head(method.encoder(data.views[0]).mean(1)).log_softmax(1)
+        losses = [
+            -(1 - smoothing) * log[i, label] - smoothing * log[i].mean()
+            for i, label in enumerate(data.label.tolist())
+            if label >= 0
+        ]
+        output = method.step(data)
+    torch.testing.assert_close(output.loss, torch.stack(losses).mean())
+    right = (log.argmax(1) == data.label).sum() / 4
+    torch.testing.assert_close(output.terms["top1"], 100 * right)
+    assert method.step(data._replace(label=torch.full((B,), -1))).loss == 0
+
+
+def test_supervised_learns_and_refuses_too_few_classes():
+    method, data = supervised(), batch()
+    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = method.step(data).loss
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3 and method.step(data).terms["top1"] == 100
+    with pytest.raises(UserError, match="two classes or more"):
+        Supervised(ViT(32, 8, 16, 1, 2), 1, AdamW(Constant(1e-3), Constant(0.05)))

@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import re
 
@@ -5,12 +7,16 @@ import pytest
 import torch
 import yaml
 from known_features import write_shard
+from PIL import Image
 from small_hierarchies import first, hierarchy, upper
 
-from jepa_pretrain.contracts import UserError
+from jepa_pretrain import FrozenEncoder
+from jepa_pretrain.contracts import Grid, UserError
+from jepa_pretrain.data.clips import Span
+from jepa_pretrain.data.moving import moving
 from jepa_pretrain.interop import export
 from jepa_pretrain.models.vit import ViT
-from jepa_pretrain.report import contents, landscape
+from jepa_pretrain.report import contents, features, landscape, masks
 from jepa_pretrain.report.page import report
 
 
@@ -153,3 +159,64 @@ def test_a_hierarchy_shows_its_energies(run):
     config["data"]["init_args"]["span"] = {"frames": 9, "stride": "all"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert "span is damaged" in written(run)
+
+
+@pytest.fixture
+def video_run(tmp_path):
+    """A run on rendered videos, with two maskers and a decoding."""
+    folder, shards = tmp_path / "vjepa", tmp_path / "videos"
+    moving(str(shards), train=12, val=12, size=16, frames=8)
+    torch.manual_seed(0)
+    export.write(ViT(image_size=16, patch=4, width=24, depth=2, heads=2, frames=4, tubelet=2), folder / "export", {})
+    maskers = [
+        {"class_path": "jepa_pretrain.masking.Tubes", "init_args": {"blocks": blocks, "scale": [share, share]}}
+        for blocks, share in ((8, 0.15), (2, 0.5))
+    ]
+    arguments = {"val": f"{shards}/val-*.tar", "masker": maskers, "span": {"frames": 4, "stride": 2}}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"init_args": arguments}}))
+    (folder / "eval").mkdir()
+    scores = {"position": {"score": 0.53, "interval": [0.5, 0.6]}, "shape": {"score": 31.5, "interval": [30, 40]}}
+    decoded = {"protocol": "decode", "encoder": str(folder / "export"), "layers": {"last layer": scores}}
+    (folder / "eval" / "decode.json").write_text(json.dumps(decoded))
+    return folder
+
+
+def drawn(page):
+    """Sizes of the pictures of clips."""
+    found = re.findall(r"<img class='film'[^>]*base64,([^']+)'", page)
+    return [Image.open(io.BytesIO(base64.b64decode(one))).size for one in found]
+
+
+def test_a_run_on_videos_shows_clips(video_run):
+    page = written(video_run)
+    assert page.count("Not shown") == 2  # neither metrics nor a probe
+    sizes = drawn(page)
+    steps = 2 * 144 + masks.GAP
+    assert sizes[:4] == [(steps, 3 * 144 + 2 * masks.GAP)] * 4  # frames, and a row for each masker
+    assert sizes[4:8] == [(2 * 144, 2 * 144)] * 4  # frames, and their features
+    assert sizes[8:] == [(2 * 64, 64)] * len(sizes[8:]) and len(sizes) == 8 + 8 * 6  # neighbours
+    assert "position, R2" in page and "0.530" in page and "31.5" in page and "decode.json" not in page
+
+
+def test_frames_and_features_follow_the_recipe(video_run):
+    encoder = FrozenEncoder.load(video_run / "export")
+    config = contents.recipe(video_run)
+    span = contents.span(config, encoder.frames)
+    assert span == Span(4, 2)
+    mixed = {"data": {"init_args": {"videos": config["data"], "every": 2}}}
+    assert contents.span(mixed, 4) == Span(4, 2) and contents.source_of(mixed) == contents.source_of(config)
+    for odd in ({"stride": "x"}, {"fps": -1}, {"fps": float("nan")}, {"stride": 10**9}):
+        with pytest.raises(UserError, match="span is damaged"):
+            contents.span({"data": {"init_args": {"span": odd}}}, 4)
+    assert contents.span({}, 4) == Span(4)
+    tokens = encoder(contents.pictures(contents.source_of(config), 16, span).clips[:2])
+    colours = features.colours(tokens, encoder.grid)  # (2, 3, 4, 2 * 4)
+    still = features.colours(tokens.unflatten(1, (2, 16)).flatten(0, 1), Grid(1, 4, 4))
+    assert torch.equal(colours[:, :, :, :4], still[0::2]) and torch.equal(colours[:, :, :, 4:], still[1::2])
+
+
+def test_a_damaged_decoding_is_told(video_run):
+    path = video_run / "eval" / "decode.json"
+    path.write_text(path.read_text().replace("0.53", '"much"'))
+    page = written(video_run)
+    assert "decode.json is no result" in page and "Decoded factors" not in page
