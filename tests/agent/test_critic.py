@@ -81,8 +81,8 @@ def taught() -> StepsToGo:
     return critic
 
 
-START = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.2, 0.35], [0.05, 0.05]])[:, None]
-GOAL = torch.tensor([[0.1, 0.8], [0.3, 0.9], [0.2, 0.7], [0.4, 0.65]])[:, None]  # all beyond the wall
+START = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.2, 0.25], [0.05, 0.05]])[:, None]
+GOAL = torch.tensor([[0.1, 0.8], [0.3, 0.9], [0.2, 0.75], [0.4, 0.8]])[:, None]  # all beyond the wall
 
 
 def walk(task: Task, critics: dict[str, torch.nn.Module], budget: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
