@@ -65,7 +65,7 @@ class Floor(Known):
 
 
 class Maze(Known):
-    """The unit square, with a block of wall from the left to x = .75, y from .3 to .7: a U. s = (x, y), a = (dx, dy)."""
+    """The unit square, with a wall from the left to x = .75, y from .3 to .7: a U. s = (x, y), a = (dx, dy)."""
 
     STEP = 0.15  # less than the wall is thick
 

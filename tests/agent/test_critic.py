@@ -78,12 +78,31 @@ def wandering(world: Maze, walks: int, steps: int) -> list[torch.Tensor]:
     return list(torch.stack(states, 1))
 
 
+def going(world: Maze, walks: int, steps: int) -> list[torch.Tensor]:
+    """Someone who knows the way: straight to a place, round the wall's end where that is needed."""
+    rng = seeded(1)
+    state, place = (torch.rand(walks, 2, generator=rng) * torch.tensor([0.75, 0.3]) for _ in range(2))
+    state[:, 1], place[:, 1] = (
+        one[:, 1] + 0.7 * (torch.rand(walks, generator=rng) < 0.5) for one in (state, place)
+    )  # below the wall, or above it
+    states, state = [], state[:, None]
+    for _ in range(steps):
+        states.append(state)
+        y, v = state[:, 0, 1], place[:, 1]
+        round_it = torch.stack([torch.full_like(y, 0.8), torch.where(v > 0.5, 0.75, 0.25)], 1)
+        far, beside = (y - v).abs() > 0.4, state[:, 0, 0] > 0.76
+        aim = torch.where((far & ~beside)[:, None], torch.stack([torch.full_like(y, 0.8), y], 1), place)
+        aim = torch.where((far & beside)[:, None], round_it, aim)
+        state = world.step(state, (aim - state[:, 0]).clamp(-world.STEP, world.STEP))
+    return list(torch.stack(states, 1))
+
+
 @pytest.fixture(scope="module")
 def taught() -> StepsToGo:
-    """A critic that saw nothing but random walks in the maze."""
+    """A critic that saw people walk through the maze, some of them at random."""
     torch.manual_seed(0)
     critic = StepsToGo(2, discount=0.95, hidden=64)
-    walks = wandering(Maze(), 400, 60)
+    walks = wandering(Maze(), 200, 60) + going(Maze(), 400, 20)
     learn_steps(critic, walks, seeded(), steps=1000, batch=256, rate=3e-3, expectile=0.8, momentum=0.9)
     return critic
 
@@ -123,7 +142,9 @@ def test_critic_is_calibrated_on_the_way(taught):
         said.append(taught.steps(value))
         came.append(torch.arange(count, 0, -1).float())
     told = calibration(torch.cat(said), torch.cat(came), bins=5)
-    assert told.correlation > 0.9 and told.error < 3.5, told
+    assert told.correlation > 0.9 and told.error < 3, (
+        told
+    )  # of ways of up to 11 steps; it says too much, not too little
 
 
 def test_steps_and_their_discounted_value_are_inverse():

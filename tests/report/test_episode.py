@@ -14,7 +14,7 @@ from jepa_pretrain.agent.planners.cem import CEM
 from jepa_pretrain.agent.show import Episode, Recorder
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.report.episode import gif, show
+from jepa_pretrain.report.episode import PAUSE, gif, show
 
 
 class Seen(Linear):
@@ -36,7 +36,7 @@ def picture(x: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def watched() -> Episode:
     world = Seen()
-    rail = HalfSpace(torch.tensor([-1.0, 0, 0, 0]), limit=-100.0, name="never")  # nothing can keep it
+    rail = HalfSpace(torch.tensor([-1.0, 0, 0, 0]), limit=-100.0, name="never", weight=0.0)  # nothing can keep it
     agent = Agent(world, Cost(world.action), CEM(32, 3, 4), Task(torch.zeros(1, 1, 4), 3, guardrails=(rail,)))
     goal, state = picture(torch.tensor([1.0])), torch.tensor([[[-1.0, 0, 0, 0]]])
     agent.pursue(goal)
@@ -53,7 +53,8 @@ def test_imagined_frames_are_nearest_to_the_imagined_states(watched):
     assert len(watched.thoughts) == 8 and first.imagined.shape == (3, 3, 8, 8)
     red = first.imagined[:, 0, 0, 0].float() / 64 - 2
     assert (red.diff() > 0).all() and red[0] > -1  # towards the goal, as it goes on
-    assert first.terms["goal"] > 5 * watched.thoughts[-1].terms["goal"]
+    for thought, frame in zip(watched.thoughts, watched.frames, strict=True):
+        assert thought.terms["goal"] == pytest.approx(((frame[0, 0, 0].item() / 64 - 2) - 1) ** 2 / 4, abs=1e-4)
     assert not first.safe
 
 
@@ -67,8 +68,8 @@ def test_page_is_whole_and_stands_alone(watched, tmp_path):
 
 def test_gif_has_a_frame_for_each_step_and_three_pictures_in_each(watched):
     moving = Image.open(io.BytesIO(gif(watched)))
-    assert moving.n_frames == 8 and moving.size[0] == 3 * moving.size[1]
-    moving.seek(7)
+    shown = sum((moving.seek(i), moving.info["duration"])[1] for i in range(moving.n_frames))
+    assert shown == 8 * PAUSE and moving.size[0] == 3 * moving.size[1]  # equal frames are one that stays longer
     row = moving.convert("RGB")
     goal = row.getpixel((moving.size[0] - 5, 5))[0]
     assert abs(goal - 192) < 12  # 1.0 in red
