@@ -65,7 +65,7 @@ class Floor(Known):
 
 
 class Maze(Known):
-    """The unit square, with a block of wall from the left to x = .75, y from .4 to .6: a U. s = (x, y), a = (dx, dy)."""
+    """The unit square, with a wall from the left to x = .75, y from .3 to .7: a U. s = (x, y), a = (dx, dy)."""
 
     STEP = 0.15  # less than the wall is thick
 
@@ -81,4 +81,4 @@ class Maze(Known):
 
     @staticmethod
     def inside(x: Tensor, y: Tensor) -> Tensor:
-        return (x < 0.75) & (y > 0.4) & (y < 0.6)
+        return (x < 0.75) & (y > 0.3) & (y < 0.7)

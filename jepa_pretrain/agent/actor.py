@@ -49,7 +49,7 @@ class Policy(nn.Module):
             self.register_buffer("choices", torch.tensor(choices))
         else:
             self.register_buffer("middle", (torch.tensor(high) + torch.tensor(low)) / 2)
-            self.register_buffer("half", (torch.tensor(high) - torch.tensor(low)) / 2)
+            self.register_buffer("reach", (torch.tensor(high) - torch.tensor(low)) / 2)
         self.register_buffer("centre", torch.zeros(width * tokens))  # of the states it learned from
         self.register_buffer("scale", torch.ones(()))
         self.net = mlp(2 * width * tokens, hidden, len(choices if choices is not None else low or []))
@@ -68,7 +68,7 @@ class Policy(nn.Module):
         """`(B, N, D)`, `(B or 1, N, D)` -> actions within the bounds `(B, A)`, or logits of the choices `(B, n)`."""
         s, g = ((one.flatten(1) - self.centre) / self.scale for one in (state, goal))
         out = self.net(torch.cat([s, g.expand_as(s)], 1))
-        return out if self.discrete else self.middle + self.half * out.tanh()
+        return out if self.discrete else self.middle + self.reach * out.tanh()
 
     @torch.no_grad()
     def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor:

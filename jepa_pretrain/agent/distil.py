@@ -99,4 +99,4 @@ def _imitation(policy: Policy, states: Tensor, goals: Tensor, actions: Tensor) -
     if policy.discrete:
         choice = torch.cdist(actions, policy.choices).argmin(1)
         return lambda chosen: F.cross_entropy(policy(states[chosen], goals[chosen]), choice[chosen])
-    return lambda chosen: ((policy(states[chosen], goals[chosen]) - actions[chosen]) / policy.half).square().mean()
+    return lambda chosen: ((policy(states[chosen], goals[chosen]) - actions[chosen]) / policy.reach).square().mean()

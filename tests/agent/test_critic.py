@@ -58,31 +58,57 @@ def test_quantiles_are_covered_as_often_as_they_say():
     torch.testing.assert_close(coverage(critic.quantiles(states), happened), critic.levels, atol=0.04, rtol=0)
 
 
+def directions(count: int, rng: torch.Generator) -> torch.Tensor:
+    """Steps as long as there are, in any direction, `(count, 2)`."""
+    way = 2 * torch.rand(count, 2, generator=rng) - 1
+    return Maze.STEP * way / way.abs().amax(1, keepdim=True)
+
+
 def wandering(world: Maze, walks: int, steps: int) -> list[torch.Tensor]:
     """Random walks that keep their direction for a while."""
     rng = seeded()
     state, states = torch.rand(walks, 1, 2, generator=rng), []
     state[:, 0, 0] = torch.where(world.inside(*state[:, 0].unbind(1)), 0.9, state[:, 0, 0])
-    heading = world.STEP * (2 * torch.rand(walks, 2, generator=rng) - 1)
+    heading = directions(walks, rng)
     for _ in range(steps):
         states.append(state)
         turn = torch.rand(walks, 1, generator=rng) < 0.25
-        heading = torch.where(turn, world.STEP * (2 * torch.rand(walks, 2, generator=rng) - 1), heading)
+        heading = torch.where(turn, directions(walks, rng), heading)
         state = world.step(state, heading)
+    return list(torch.stack(states, 1))
+
+
+def going(world: Maze, walks: int, steps: int) -> list[torch.Tensor]:
+    """Someone who knows the way: straight to a place, round the wall's end where that is needed."""
+    rng = seeded(1)
+    state, place = (torch.rand(walks, 2, generator=rng) * torch.tensor([0.75, 0.3]) for _ in range(2))
+    state[:, 1], place[:, 1] = (
+        one[:, 1] + 0.7 * (torch.rand(walks, generator=rng) < 0.5) for one in (state, place)
+    )  # below the wall, or above it
+    states, state = [], state[:, None]
+    for _ in range(steps):
+        states.append(state)
+        y, v = state[:, 0, 1], place[:, 1]
+        round_it = torch.stack([torch.full_like(y, 0.8), torch.where(v > 0.5, 0.75, 0.25)], 1)
+        far, beside = (y - v).abs() > 0.4, state[:, 0, 0] > 0.76
+        aim = torch.where((far & ~beside)[:, None], torch.stack([torch.full_like(y, 0.8), y], 1), place)
+        aim = torch.where((far & beside)[:, None], round_it, aim)
+        state = world.step(state, (aim - state[:, 0]).clamp(-world.STEP, world.STEP))
     return list(torch.stack(states, 1))
 
 
 @pytest.fixture(scope="module")
 def taught() -> StepsToGo:
-    """A critic that saw nothing but random walks in the maze."""
+    """A critic that saw people walk through the maze, some of them at random."""
     torch.manual_seed(0)
-    critic = StepsToGo(2, discount=0.96, hidden=96)
-    learn_steps(critic, wandering(Maze(), 200, 60), seeded(), steps=1500, batch=512, rate=2e-3, expectile=0.9)
+    critic = StepsToGo(2, discount=0.95, hidden=64)
+    walks = wandering(Maze(), 200, 60) + going(Maze(), 400, 20)
+    learn_steps(critic, walks, seeded(), steps=1000, batch=256, rate=3e-3, expectile=0.8, momentum=0.9)
     return critic
 
 
-START = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.2, 0.35], [0.05, 0.05]])[:, None]
-GOAL = torch.tensor([[0.1, 0.8], [0.3, 0.9], [0.2, 0.7], [0.4, 0.65]])[:, None]  # all beyond the wall
+START = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.2, 0.25], [0.05, 0.05]])[:, None]
+GOAL = torch.tensor([[0.1, 0.8], [0.3, 0.9], [0.2, 0.75], [0.4, 0.8]])[:, None]  # all beyond the wall
 
 
 def walk(task: Task, critics: dict[str, torch.nn.Module], budget: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,7 +142,9 @@ def test_critic_is_calibrated_on_the_way(taught):
         said.append(taught.steps(value))
         came.append(torch.arange(count, 0, -1).float())
     told = calibration(torch.cat(said), torch.cat(came), bins=5)
-    assert told.correlation > 0.9 and told.error < 3.5, told
+    assert told.correlation > 0.9 and told.error < 3, (
+        told
+    )  # of ways of up to 11 steps; it says too much, not too little
 
 
 def test_steps_and_their_discounted_value_are_inverse():

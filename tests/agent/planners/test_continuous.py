@@ -89,7 +89,7 @@ def test_guardrail_is_kept_where_the_plan_without_it_violates(planner, hard):
 
 def test_hard_guardrail_wins_over_any_cost_and_says_when_nothing_keeps_it():
     far = HalfSpace(torch.tensor([1.0, 0, 0, 0]), limit=-1.9, weight=0.0)  # nothing in the cost, only the choice
-    task = Task(torch.zeros(1, 1, 4), 1, guardrails=(far,))
+    task = Task(torch.tensor([[[9.0, 0, 9, 0]]]), 1, guardrails=(far,))  # which draws to the right
     start = torch.tensor([[[-2.0, 0, 0, 0]], [[2.0, 0, 0, 0]]])  # the second cannot get there in one step
     found = CEM(64, 3, 8).plan(WORLD, Cost(WORLD.action), start, task, seeded())
     assert found.safe.tolist() == [True, False]
