@@ -65,16 +65,20 @@ class Floor(Known):
 
 
 class Maze(Known):
-    """The unit square with a wall from the left to x = .8 at y = .5: a U. Actions move by up to .1; s = (x, y)."""
+    """The unit square, with a block of wall from the left to x = .75, y from .4 to .6: a U. s = (x, y), a = (dx, dy)."""
+
+    STEP = 0.15  # less than the wall is thick
 
     def __init__(self) -> None:
-        super().__init__(2, Continuous(torch.full((2,), -0.1), torch.full((2,), 0.1)))
+        super().__init__(2, Continuous(torch.full((2,), -self.STEP), torch.full((2,), self.STEP)))
 
     def step(self, state: Tensor, action: Tensor, z: Tensor | None = None) -> Tensor:
         x, y = state[:, 0].unbind(1)
         u, v = (state[:, 0] + action).clamp(0, 1).unbind(1)
-        crosses = (y - 0.5) * (v - 0.5) <= 0
-        there = x + (u - x) * ((0.5 - y) / torch.where((v - y).abs() < 1e-9, torch.ones_like(v), v - y)).clamp(0, 1)
-        stopped = crosses & (there < 0.8)
-        v = torch.where(stopped, 0.5 + 0.01 * (y - 0.5).sign(), v)
+        u = torch.where(self.inside(u, y), x, u)  # one axis after the other, so that one slides along the wall
+        v = torch.where(self.inside(u, v), y, v)
         return torch.stack([u, v], 1)[:, None]
+
+    @staticmethod
+    def inside(x: Tensor, y: Tensor) -> Tensor:
+        return (x < 0.75) & (y > 0.4) & (y < 0.6)

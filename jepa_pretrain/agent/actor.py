@@ -1,7 +1,7 @@
 """Who acts: `Planning` (Mode-2) searches before every block of actions, `Policy` (Mode-1) knows at once what to do.
 
-LeCun 2022, sections 3.1.1 and 3.1.2. Both answer `act(state, task, rows)` with one action of the model, which is a block
-of the environment's: plans are made where a block ends, and not within it.
+LeCun 2022, sections 3.1.1 and 3.1.2. Both answer `act(state, task, rows)` with one action of the model, which is a
+block of the environment's: plans are made where a block ends, and not within it.
 """
 
 import torch
