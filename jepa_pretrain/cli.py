@@ -22,7 +22,7 @@ COMMANDS = {
     "eval decode": ("known factors of rendered videos, read from frozen states", "jepa_pretrain.evals.decode:decode"),
     "agent collect": ("record behaviour in an environment as shards", "jepa_pretrain.acting.collect:collect"),
     "agent train": ("train a world model on recorded behaviour", "jepa_pretrain.acting.train:train"),
-    "agent critic": ("train a critic: steps to a goal", "jepa_pretrain.acting.critic:critic"),
+    "agent critic": ("add a critic to a world model: steps to a goal", "jepa_pretrain.acting.critic:critic"),
     "agent eval": ("how often an agent reaches its goals", "jepa_pretrain.acting.evaluate:evaluate"),
     "agent measure": ("how well a world model predicts", "jepa_pretrain.acting.measure:measure"),
     "export": ("turn a checkpoint into an encoder folder", "jepa_pretrain.interop.export:export"),

@@ -1,18 +1,21 @@
 """`jepa-pretrain agent eval`: how often an agent reaches its goals, with intervals, floor and ceiling."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa_pretrain.acting.critic import load_critic
-from jepa_pretrain.acting.load import load_world
+from jepa_pretrain.acting.load import load_size, load_world
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.actor import Planning
+from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.folder import load_agent
 from jepa_pretrain.agent.planners.cem import CEM, ICEM
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.mppi import MPPI
@@ -24,6 +27,7 @@ from jepa_pretrain.evals.interval import wilson
 from jepa_pretrain.evals.result import check_out, write
 
 FLOORS = ("random", "straight", "expert")
+HORIZON = 8  # model steps that are looked ahead without a critic
 BUDGET = {"offset": 50, "far": 100}
 
 
@@ -31,12 +35,9 @@ def evaluate(
     agent: str,
     env: str = tworoom.NAME,
     goals: Literal["offset", "far"] = "offset",
-    critic: str | None = None,
-    goal_weight: float = 1.0,
-    critic_weight: float = 1.0,
     episodes: int = 200,
-    planner: Literal["gradient", "cem", "icem", "mppi"] = "gradient",
-    horizon: int = 8,
+    planner: Literal["gradient", "cem", "icem", "mppi"] | None = None,
+    horizon: int | None = None,
     samples: int = 64,
     iterations: int = 20,
     starts: int = 1,
@@ -49,15 +50,12 @@ def evaluate(
     """Measure how often an agent reaches goals that it is shown as pictures.
 
     Args:
-        agent: Folder of a world model, or random, straight or expert: the floor and the ceiling.
+        agent: Folder of an agent, or of a world model, or random, straight or expert: the floor and the ceiling.
         env: Gymnasium id; start and goal are known how to set in swm/TwoRoom-v1.
         goals: offset - 25 steps ahead in an expert's episode (stable-worldmodel's protocol); far - in the other room.
-        critic: File of a critic that `agent critic` made, for the cost.
-        goal_weight: Weight of the distance to the goal in the cost; with a critic 0 may do.
-        critic_weight: Weight of the critic.
         episodes: Trials; starts that are solved already are not among them.
-        planner: Searches for plans.
-        horizon: Steps of the model to look ahead.
+        planner: Searches for plans, with the settings below; the agent's own by default, gradient for a world model.
+        horizon: Steps of the model to look ahead; the agent's own by default, 8 for a world model.
         samples: Plans per iteration of the sampling planners.
         iterations: Of any planner.
         starts: Plans that the gradient planner improves side by side.
@@ -71,19 +69,13 @@ def evaluate(
     if env != tworoom.NAME:
         raise UserError(f"agent eval knows how to set start and goal in {tworoom.NAME} only, not in {env}")
     budget = BUDGET[goals] if budget is None else budget
-    if agent in FLOORS:
-        environments = Environments(env, parallel, 64)
-        actor: Actor = Acting(behaviour(agent, env, environments.actions), [seed + row for row in range(parallel)])
-        told = {}
-    else:
-        model = load_world(agent)
-        environments = Environments(env, parallel, model.image_size)
-        search = _planner(planner, samples, iterations, starts)
-        critics = {"steps": load_critic(critic)} if critic else {}
-        u, v = {"goal": goal_weight} if goal_weight else {}, {name: critic_weight for name in critics}
-        task = Task(torch.zeros(1, 1, model.width), horizon, u, v)
-        actor = Pursuit(model, Planning(model, Cost(model.action, critics), search, seed), task)
-        told = {"planner": planner, "settings": vars(search), "horizon": horizon, "u": u, "v": v}
+    mind = None if agent in FLOORS else _mind(agent, seed)
+    if mind and planner:
+        mind.planner = _planner(planner, samples, iterations, starts)
+    if mind and horizon:
+        mind.task = replace(mind.task, horizon=horizon)
+    environments = Environments(env, parallel, load_size(mind.model) if mind else 64)
+    actor = _pursuit(mind, seed) if mind else _floor(agent, environments, seed)
     if goals == "offset":
         trials = tworoom.offset_trials(environments, episodes, seed, variation)
     else:
@@ -92,9 +84,37 @@ def evaluate(
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
-              "budget": budget} | told | counted(trials, outcome)  # fmt: skip
+              "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome)  # fmt: skip
     show(result, console)
     write(result, out, console)
+
+
+def _mind(folder: str, seed: int) -> Agent:
+    """The agent in a folder; around a bare world model one that knows the distance to its goal alone."""
+    if (Path(folder) / "agent.json").is_file():
+        return load_agent(folder)
+    model = load_world(folder)
+    task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON)
+    return Agent(model, Cost(model.action), Gradient(starts=1), task, seed=seed)
+
+
+def _pursuit(mind: Agent, seed: int) -> Actor:
+    """The agent after the goals of trials."""
+    if mind.reactive and mind.policy:
+        return Pursuit(mind.model, mind.policy, mind.task)
+    return Pursuit(mind.model, Planning(mind.model, mind.cost, mind.planner, seed, mind.policy), mind.task)
+
+
+def _floor(name: str, environments: Environments, seed: int) -> Actor:
+    seeds = [seed + row for row in range(environments.count)]
+    return Acting(behaviour(name, environments.name, environments.actions), seeds)
+
+
+def _told(mind: Agent) -> dict[str, Any]:
+    """What an outcome says of the agent."""
+    task = mind.task
+    return {"planner": type(mind.planner).__name__, "settings": vars(mind.planner), "reactive": mind.reactive,
+            "horizon": task.horizon, "u": dict(task.u), "v": dict(task.v)}  # fmt: skip
 
 
 def _planner(name: str, samples: int, iterations: int, starts: int) -> Planner:

@@ -1,6 +1,7 @@
 """A trained world model from its folder."""
 
 from jepa_pretrain.agent.learned import Learned
+from jepa_pretrain.agent.world_model import Ensemble, WorldModel
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.models.world import World
@@ -19,3 +20,11 @@ def load_world(folder: str) -> Learned:
     if not isinstance(found, World):
         raise UserError(f"{folder} holds an encoder, no world model: `agent train` makes one")
     return Learned(found)
+
+
+def load_size(model: WorldModel) -> int:
+    """Height and width of the pictures that a trained world model, or the first of an ensemble, takes."""
+    first = model.models[0] if isinstance(model, Ensemble) else model
+    if not isinstance(first, Learned):
+        raise UserError("this agent has no trained world model: it cannot be shown pictures")
+    return first.image_size

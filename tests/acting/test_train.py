@@ -11,12 +11,14 @@ pytest.importorskip("av", reason="videos need PyAV")
 
 import toy_environment
 
-from jepa_pretrain import cli
+from jepa_pretrain import cli, load_agent
 from jepa_pretrain.acting.collect import collect
+from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.load import load_world
 from jepa_pretrain.acting.measure import fit, measure
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent.cost import Cost
+from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
@@ -65,6 +67,22 @@ def test_predictions_beat_standing_still(world, recordings, capsys, tmp_path):
     assert found["r2"] > 0.5
     for row in found["horizon"]:
         assert row["error"] < 0.8 * row["still"] and row["decoded"] < row["decoded_still"], row
+
+
+def test_a_critic_makes_it_an_agent(world, recordings, tmp_path):
+    """Its critic knows what is near, and the whole acts on pictures."""
+    critic(str(world), str(recordings / "train"), str(tmp_path / "agent"), steps=150, batch_size=128)
+    agent = load_agent(tmp_path / "agent")
+    assert dict(agent.task.v) == {"steps": 1.0} and not agent.task.u
+    places = torch.tensor([[0.1, 0.5], [0.2, 0.5], [0.5, 0.5], [0.9, 0.5]])
+    many = Environments(toy_environment.NAME, 4, 32)
+    many.reset([0] * 4, [{"state": one.tolist(), "target_state": [0.1, 0.5]} for one in places])
+    pictures = many.pictures()
+    states = agent.model.encode(pictures)
+    to_go = agent.cost.critics["steps"].between(states, states[:1])
+    assert to_go[1] < to_go[2] < to_go[3]
+    agent.pursue(pictures[:1].expand(4, -1, -1, -1))
+    assert agent.act(pictures).shape == (4, 2)
 
 
 def test_ridge_reads_what_is_linear():
