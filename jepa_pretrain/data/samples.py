@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
-from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode
+from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode, is_video
 from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.labels import label_of
@@ -92,3 +92,9 @@ class Samples:
                 f"{self.broken} of {self.seen} samples read are broken, more than max_broken = {self.max_broken:g} "
                 f"allows; the latest: {self.latest}; `shards verify` lists them all"
             )
+
+
+def holds_videos(index: Index) -> bool:
+    """Whether the first sample is a video."""
+    entry = next(entry for entry in index.shards if entry.samples)
+    return is_video(entry.open(index.cache).first(0, EXTENSIONS) or "")

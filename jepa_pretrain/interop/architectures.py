@@ -8,6 +8,8 @@ from torch import Size, nn
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
+from jepa_pretrain.models.dynamics import ResidualMLP
+from jepa_pretrain.models.frames import Pixels, SmallConv
 from jepa_pretrain.models.hierarchy import Hierarchy
 from jepa_pretrain.models.latent import Discrete, Gaussian, Sparse
 from jepa_pretrain.models.level import Level
@@ -15,16 +17,25 @@ from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.temporal import TemporalPredictor
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.models.world import World
 from jepa_pretrain.untrusted import shown, whole
 
-ENCODERS = (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)  # of pictures, clips, a hierarchy's moments
+ENCODERS = (
+    ViT,
+    RotaryViT,
+    TiledRotaryViT,
+    MixedViT,
+    TimmEncoder,
+    SmallConv,
+    Pixels,
+)  # of pictures, clips, a hierarchy's moments
 FRAMES = {one.__name__: one for one in ENCODERS}
-KNOWN = FRAMES | {"Hierarchy": Hierarchy}
-PARTS = {
-    one.__name__: one for one in (Level, StateEncoder, MacroActions, TemporalPredictor, Discrete, Gaussian, Sparse)
-}
+KNOWN = FRAMES | {"Hierarchy": Hierarchy, "World": World}
+MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse)
+PARTS = {one.__name__: one for one in MODULES}
 NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules themselves, and of which classes
     "Hierarchy": {"encoder": tuple(FRAMES), "levels": ("Level",)},
+    "World": {"encoder": tuple(FRAMES), "dynamics": ("ResidualMLP", "TemporalPredictor")},
     "Level": {
         "predictor": ("TemporalPredictor",),
         "encoder": ("StateEncoder",),
@@ -159,6 +170,10 @@ def _three(low: float, high: float) -> Callable[[object], bool]:
     return lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(map(one, value))
 
 
+def _several(one: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list | tuple) and len(value) <= WIDE and all(map(one, value))
+
+
 def _flag(value: object) -> bool:
     return isinstance(value, bool)
 
@@ -192,6 +207,14 @@ ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument 
     | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
     | {"cifar_stem": _flag},
     "Hierarchy": {"frames": _count(WIDE), "tubelet": _count(WIDE), "reads": _from_zero(LEVELS)},
+    "SmallConv": STATISTICS | {key: _count(SIDE) for key in ("image_size", "width")},
+    "Pixels": STATISTICS | {key: _count(SIDE) for key in ("image_size", "side")},
+    "World": {key: _count(WIDE) for key in ("width", "block")}
+    | {"frozen": _flag, "hidden": _several(_count(WIDE))}
+    | {key: _several(_number(-1e9, 1e9)) for key in ("low", "high")},
+    "ResidualMLP": {key: _count(WIDE) for key in ("state_width", "hidden")}
+    | {key: _from_zero(WIDE) for key in ("actions", "latent")}
+    | {"depth": _from_zero(DEEP)},
     "Level": {"stride": _count(WIDE), "moments": _or_none(_count(WIDE))},
     "TemporalPredictor": {key: _count(WIDE) for key in ("state_width", "width", "heads", "context")}
     | {"grid": _place, "residual": _flag, "depth": _from_zero(DEEP)}

@@ -25,6 +25,7 @@ POOL = 1024  # pictures read for the neighbours
 CLIPS = 64  # read for the energies
 MASKERS = {f"jepa_pretrain.masking.{kind.__name__}": kind for kind in (MultiBlock, Random, Tubes)}
 MOST = 8  # maskers of a recipe that are drawn
+TRIES = 1000  # the largest number that a masker is given, on grids of fewer tokens
 
 
 class Pictures(NamedTuple):
@@ -179,7 +180,8 @@ def _draw(spec: object, grid: Grid, count: int, rng: torch.Generator) -> Masks:
     if not isinstance(name, str) or name not in MASKERS:
         raise UserError(f"masks of {shown(name)} are not drawn here, only the package's own")
     arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in _arguments(spec).items()}
-    if not all(isinstance(x, int | float) and abs(x) <= grid.tokens for v in arguments.values() for x in _flat(v)):
+    most = max(grid.tokens, TRIES)
+    if not all(isinstance(x, int | float) and abs(x) <= most for v in arguments.values() for x in _flat(v)):
         raise UserError("the recipe's masks are described by something else than small numbers")
     try:
         return MASKERS[name](**arguments)(count, grid, rng)

@@ -32,7 +32,14 @@ def run(tmp_path):
     export.write(encoder, folder / "export", {"method": "IJEPA", "step": 30, "git": "abc123"})
     masker = {
         "class_path": "jepa_pretrain.masking.MultiBlock",
-        "init_args": {"target_scale": [0.1, 0.2], "min_keep": 1},
+        "init_args": {  # as a run writes them, with every default
+            "targets": 4,
+            "target_scale": [0.1, 0.2],
+            "target_aspect": [0.75, 1.5],
+            "context_scale": [0.85, 1.0],
+            "min_keep": 1,
+            "tries": 100,
+        },
     }
     data = {"init_args": {"val": write_shard(tmp_path / "val.tar"), "masker": masker}}
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"accelerator": "cpu"}}))
