@@ -3,8 +3,8 @@
     python scripts/figures/fork.py OUT RUN/export [ANOTHER/export ...]     runs of recipes/demo/fork.yaml
 
 Forks are rendered anew, with the third way that never happens in the shards: straight on, off the track. Energies are
-of the last level's step that the fork lies in, over the error of the average of both futures: a prediction that averages has
-1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
+of the last level's step that the fork lies in, over the error of the average of both futures: a prediction that
+averages has 1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
 """
 
 import argparse
