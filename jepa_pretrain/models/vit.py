@@ -22,7 +22,6 @@ from jepa_pretrain.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalis
 from jepa_pretrain.models.patches import PatchEmbed
 from jepa_pretrain.ops import gather_tokens, sincos_3d
 
-
 PUBLISHED = 3 * 14 * 14  # inputs of the smallest patch that I-JEPA was published with
 
 
@@ -42,9 +41,9 @@ def init_weights(module: nn.Module, stack: nn.ModuleList) -> None:
     | last linear of attention and of MLP in block i (from 1) | the same, divided by sqrt(2 i) | 0 |
     | layer norm | 1 | 0 |
 
-    The published patches have 14 x 14 pixels or more, 588 inputs. With the same .02 a patch of 4 x 4 would be a fifth of
-    its own position's size: targets are then told by their places alone, the loss falls to nothing in a hundred steps,
-    and the features lose the dimensions they began with (docs/ijepa.md).
+    The published patches have 14 x 14 pixels or more, 588 inputs. With the same .02 a patch of 4 x 4 would be a fifth
+    of its own position's size: targets are then told by their places alone, the loss falls to nothing in a hundred
+    steps, and the features lose the dimensions they began with (docs/ijepa.md).
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):

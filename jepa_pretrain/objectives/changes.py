@@ -4,7 +4,7 @@ What stays the same for a whole clip (background, colours) is the easiest thing 
 each moment by itself is content with it, and the states then hold the scenery and no motion (Sobal et al. 2022,
 https://arxiv.org/abs/2211.10831). Here every clip's mean over its moments is taken off first:
 
-    c_t = (s_t - mean_t s_t) * sqrt(T / (T - 1)),        loss = objective(all c_t as one sample)
+    c_t = (s_t - mean_t s_t) * sqrt(T / (T - 1)),        loss = objective(c_t)
 """
 
 import torch
@@ -17,12 +17,14 @@ class Changes(nn.Module):
     """Applies an anti-collapse objective to the deviations from each clip's mean.
 
     Args:
-        objective: such as `SIGReg` or `VarianceCovarianceLoss`; it sees one sample of T B rows.
+        objective: such as `SIGReg` or `VarianceCovarianceLoss`.
+        joined: it sees all moments as one sample of T B rows; else each moment by itself, so that what changes alike
+            in all clips, such as the time since their beginning, does not count either.
     """
 
-    def __init__(self, objective: nn.Module) -> None:
+    def __init__(self, objective: nn.Module, joined: bool = True) -> None:
         super().__init__()
-        self.objective = objective
+        self.objective, self.joined = objective, joined
 
     def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Embeddings of the T moments of B clips, `T x (B, D)`, in the clips' order -> loss and its terms."""
@@ -30,4 +32,4 @@ class Changes(nn.Module):
             raise UserError("what changes in a clip needs two moments or more")
         moments = torch.stack(views)  # (T, B, D)
         changes = (moments - moments.mean(0)) * (len(moments) / (len(moments) - 1)) ** 0.5
-        return self.objective([changes.flatten(0, 1)])
+        return self.objective([changes.flatten(0, 1)] if self.joined else list(changes))

@@ -1,10 +1,10 @@
 """The energy of both futures of a fork, of a third one, and of what lies between, for runs with and without z.
 
-    python scripts/figures/fork.py OUT RUN/export [ANOTHER/export ...]
+    python scripts/figures/fork.py OUT RUN/export [ANOTHER/export ...]     runs of recipes/demo/fork.yaml
 
 Forks are rendered anew, with the third way that never happens in the shards: straight on, off the track. Energies are
-of the level-2 step that the fork lies in, over the error of the average of both futures: a prediction that averages has
-1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
+of the last level's step that the fork lies in, over the error of the average of both futures: a prediction that
+averages has 1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
 """
 
 import argparse
@@ -24,23 +24,24 @@ from jepa_pretrain.models.energy import auroc, between, future_energy
 from jepa_pretrain.models.hierarchy import Hierarchy
 
 WAYS = (-1, 0, 1)
+FRAMES = 16  # of the rendered clips, of which the runs read some
 POINTS = 11
 
 
 def states(hierarchy: Hierarchy, pasts: int) -> list[Tensor]:
-    """States of level 2 for each way: left, straight on, right; three of (B, L, N, D)."""
-    scenes = fork(3 * pasts, hierarchy.frames, hierarchy.image_size, np.random.default_rng(20), WAYS)
-    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)
-    joined = torch.cat([hierarchy.at(2).sequence(part) for part in clips.split(48)])
+    """States of the last level for each way: left, straight on, right; three of (B, L, N, D)."""
+    scenes = fork(3 * pasts, FRAMES, hierarchy.image_size, np.random.default_rng(20), WAYS)
+    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)[:, :, :: FRAMES // hierarchy.frames]
+    joined = torch.cat([hierarchy.at(len(hierarchy.levels)).sequence(part) for part in clips.split(48)])
     return [joined[way :: len(WAYS)] for way in range(len(WAYS))]
 
 
 def judge(name: str, pasts: int) -> dict[str, float | list[float]]:
     """All numbers of one run."""
     hierarchy = FrozenEncoder.load(name).encoder
-    level = hierarchy.levels[1]
+    level = hierarchy.levels[-1]
     left, third, right = states(hierarchy, pasts)
-    now = hierarchy.frames // 2 // level.stride  # the last moment that the ways share
+    now = left.shape[1] // 2  # the last moment that the ways share
     given, ends = left[:, : now + 1], [one[:, now + 1] for one in (left, third, right)]
     average = ((ends[0] - ends[2]) / 2).square().flatten(1).mean(1).mean()
     energies = [future_energy(level, given, end.unsqueeze(1)) for end in ends]

@@ -143,12 +143,18 @@ def gradients(made, data, seed):
     return [p.grad for p in made.parameters()]
 
 
-def rank_main(rank, folder):
+def ranked(kind):
+    """With actions; or with latent variables and macro-actions of states, without the noise that is drawn per rank."""
+    return with_actions(objective=SIGReg(8)) if kind == "actions" else without_actions().eval()
+
+
+def rank_main(rank, folder, kind):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     data = batch()
-    mine = data._replace(views=[data.views[0].chunk(2)[rank]], actions=data.actions.chunk(2)[rank])
-    grads = gradients(with_actions(objective=SIGReg(8)), mine, seed=rank)  # what rank 1 draws must not count
+    done = data.actions.chunk(2)[rank] if kind == "actions" else None
+    mine = data._replace(views=[data.views[0].chunk(2)[rank]], actions=done)
+    grads = gradients(ranked(kind), mine, seed=rank)  # what rank 1 draws must not count
     for grad in grads:  # what DDP does
         dist.all_reduce(grad)
     if rank == 0:
@@ -157,17 +163,21 @@ def rank_main(rank, folder):
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
-def test_two_ranks_equal_one_on_the_joined_batch(tmp_path):
-    ranks = [multiprocessing.get_context("fork").Process(target=rank_main, args=(r, str(tmp_path))) for r in (0, 1)]
+@pytest.mark.parametrize("kind", ["actions", "latents"])
+def test_two_ranks_equal_one_on_the_joined_batch(kind, tmp_path):
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=rank_main, args=(r, str(tmp_path), kind)) for r in (0, 1)]
     for one in ranks:
         one.start()
     for one in ranks:
         one.join(60)
         assert one.exitcode == 0
     two = torch.load(tmp_path / "gradients.pt", weights_only=True)
-    made = with_actions(objective=SIGReg(8))
+    made = ranked(kind)
     assert sum(grad.abs().sum() for grad in two) > 0
-    for (name, _), got, expected in zip(made.named_parameters(), two, gradients(made, batch(), 0), strict=True):
+    for (name, _), got, expected in zip(
+        made.named_parameters(), two, gradients(made, batch(kind == "actions"), 0), strict=True
+    ):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 

@@ -24,6 +24,10 @@ def test_the_formula():
     torch.testing.assert_close(
         Changes(VarianceCovarianceLoss())(views)[0], VarianceCovarianceLoss()([torch.stack(rows)])[0]
     )
+    common = torch.arange(4.0)[:, None, None].expand(4, 6, 2) * 5  # the same in all clips
+    apart = Changes(VarianceCovarianceLoss(), joined=False)
+    torch.testing.assert_close(apart(list(torch.stack(views) + common))[0], apart(views)[0], rtol=1e-4, atol=1e-4)
+    assert Changes(VarianceCovarianceLoss())(list(torch.stack(views) + common))[0] > 2 * apart(views)[0]
     wide = torch.randn(2, 2000, 3)
     assert Changes(VarianceCovarianceLoss(1.0, 0.0))(list(wide))[0] < 0.05, "independent moments keep their variance"
     with pytest.raises(UserError, match="two moments"):
