@@ -38,12 +38,12 @@ class Pixels(nn.Module):
         return [self(images)]
 
 
-def resolve(encoder: str, image_size: int) -> FrozenEncoder | Pixels:
+def resolve(encoder: str, image_size: int | None = None) -> FrozenEncoder | Pixels:
     """The encoder that the user named.
 
     Args:
-        encoder: `pixels`, an exported folder, `timm:NAME`, `random:NAME` or `random:FOLDER`.
-        image_size: Input size of timm models.
+        encoder: `pixels`, or what `FrozenEncoder.load` takes.
+        image_size: Input size, pixels; its own by default, 224 for timm models by name.
     """
     return Pixels() if encoder == "pixels" else FrozenEncoder.load(encoder, image_size)
 

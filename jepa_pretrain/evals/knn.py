@@ -35,7 +35,7 @@ def knn(
     workers: int = 2,
     device: str = "auto",
     cache: str | None = None,
-    image_size: int = 224,
+    image_size: int | None = None,
 ) -> None:
     """k-NN: which class do the nearest training pictures have in the space of frozen features?
 
@@ -53,7 +53,7 @@ def knn(
         workers: Processes that read pictures.
         device: `auto`, `cpu` or `cuda`.
         cache: Folder for features and for copies of remote or compressed shards; the user's cache folder without it.
-        image_size: Input size of timm models, pixels; an exported folder knows its own.
+        image_size: Input size, pixels; its own by default, 224 for timm models by name.
     """
     if not k or min(k) < 1 or temperature <= 0:
         raise UserError("k needs at least one number of 1 or more, and the temperature must be positive")

@@ -56,7 +56,7 @@ def linear(
     workers: int = 2,
     device: str = "auto",
     cache: str | None = None,
-    image_size: int = 224,
+    image_size: int | None = None,
 ) -> None:
     """Linear probe: how well do the frozen features classify through a linear layer?
 
@@ -75,7 +75,7 @@ def linear(
         workers: Processes that read pictures.
         device: `auto`, `cpu` or `cuda`.
         cache: Folder for features and for copies of remote or compressed shards; the user's cache folder without it.
-        image_size: Input size of timm models, pixels; an exported folder knows its own.
+        image_size: Input size, pixels; its own by default, 224 for timm models by name.
     """
     sweep = Sweep(epochs, batch_size, tuple(lr), tuple(weight_decay), seed)
     check(sweep)
