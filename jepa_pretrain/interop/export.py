@@ -1,10 +1,7 @@
 """An export is a folder: `model.safetensors`, `config.json`, `README.md`. No pickle, so a stranger's file is safe."""
 
 import json
-import os
 import platform
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.interop.architectures import build, describe
+from jepa_pretrain.interop.architectures import HEADS, build, describe
 from jepa_pretrain.interop.card import card
 from jepa_pretrain.interop.checkpoint import read
+from jepa_pretrain.interop.placing import placed_folder
 from jepa_pretrain.interop.weights import fill, normalisation, shapes
 
 FORMAT = 1
@@ -38,25 +36,12 @@ def write(encoder: nn.Module, folder: str | Path, provenance: dict[str, Any]) ->
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    folder = Path(folder).absolute()
-    if folder.exists() and not _replaceable(folder):
-        raise UserError(f"{folder} exists and is no export; give another folder or empty it")
-    config = _config(encoder, provenance)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"cannot write beside {folder}: {error}") from error
-    try:
+    folder, config = Path(folder).absolute(), _config(encoder, provenance)
+    with placed_folder(folder, set(FILES)) as fresh:
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()}
         save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
         (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (fresh / "README.md").write_text(card(config, sum(p.numel() for p in encoder.parameters())))
-        _publish(fresh, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
@@ -85,6 +70,23 @@ def from_checkpoint(path: str | Path, checkpoint: dict[str, Any] | None = None) 
     encoder = build(entry["config"], shapes(weights), str(path))
     fill(encoder, weights, source=str(path))
     return encoder.eval(), dict(provenance)
+
+
+def predictor_from_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> nn.Module | None:
+    """The predictor of a training checkpoint; None where the method has none, or an earlier version wrote it.
+
+    Args:
+        path: The checkpoint, for messages.
+        checkpoint: What is in it, as `from_checkpoint` accepts it.
+    """
+    description = checkpoint["export"].get("predictor")
+    if description is None:
+        return None
+    state = checkpoint["state_dict"]
+    weights = {name.removeprefix("predictor."): one for name, one in state.items() if name.startswith("predictor.")}
+    predictor = build(description, shapes(weights), str(path), among=tuple(HEADS))
+    fill(predictor, weights, source=str(path))
+    return predictor.eval()
 
 
 def _is_plain(provenance: object) -> bool:
@@ -123,23 +125,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return versions
-
-
-def _replaceable(folder: Path) -> bool:
-    """An empty folder, or one that holds an export and nothing else."""
-    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= set(FILES)
-
-
-def _publish(fresh: Path, folder: Path) -> None:
-    """Flush to disk, then put `fresh` in the place of `folder`."""
-    for name in FILES:
-        with open(fresh / name, "rb") as file:
-            os.fsync(file.fileno())
-    fresh.chmod(0o755)  # mkdtemp made it private
-    if folder.exists():
-        old = fresh.with_name(fresh.name + ".old")
-        os.rename(folder, old)
-        os.rename(fresh, folder)
-        shutil.rmtree(old)
-    else:
-        os.rename(fresh, folder)

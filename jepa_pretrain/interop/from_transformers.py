@@ -1,7 +1,7 @@
 """Folders that transformers' `save_pretrained` writes: I-JEPA, V-JEPA 2 with its predictor, ViT, DINOv2.
 
-Read without transformers: `config.json` and safetensors, in one file or several. Queries, keys and values lie apart there
-and together here; a missing bias of theirs is one of zeros.
+Read without transformers: `config.json` and safetensors, in one file or several. Queries, keys and values lie apart
+there and together here; a missing bias of theirs is one of zeros.
 """
 
 import re

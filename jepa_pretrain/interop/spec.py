@@ -1,4 +1,4 @@
-"""How an encoder is named: `KIND:PLACE?key=number&...`, where the kind and the options are for what a file leaves open."""
+"""How an encoder is named: `KIND:PLACE?key=number&...`; kind and options are for what a file leaves open."""
 
 from typing import NamedTuple
 

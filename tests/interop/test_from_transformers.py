@@ -110,7 +110,7 @@ def test_a_model_with_a_head_in_several_files(tmp_path):
     assert torch.equal(found(images), FrozenEncoder.load(tmp_path / "whole")(images))
     assert any("classifier" in note for note in found.provenance["notes"])
     next((tmp_path / "pieces").glob("*.safetensors")).unlink()
-    with pytest.raises(UserError, match="no weights at .*, which .* names"):
+    with pytest.raises(UserError, match=r"no weights at .*, which .* names"):
         FrozenEncoder.load(tmp_path / "pieces")
 
 
