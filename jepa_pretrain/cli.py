@@ -15,10 +15,8 @@ COMMANDS = {
     "shards show": ("draw a contact sheet of shards", "jepa_pretrain.data.show:show"),
     "eval linear": ("linear probe of a frozen encoder", "jepa_pretrain.evals.linear:linear"),
     "eval knn": ("k-NN classification with a frozen encoder", "jepa_pretrain.evals.knn:knn"),
-    "export": (
-        "write an encoder in our format, timm's, transformers' or as a graph",
-        "jepa_pretrain.interop.formats:export",
-    ),
+    "embed": ("features of a folder of pictures, as a Parquet file", "jepa_pretrain.evals.embed:embed"),
+    "export": ("write an encoder for us, timm, transformers, or as a graph", "jepa_pretrain.interop.formats:export"),
     "report": ("write a page of pictures about a run", "jepa_pretrain.report.page:report"),
 }
 

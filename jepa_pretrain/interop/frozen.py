@@ -1,7 +1,7 @@
 """The frozen encoder: what is left of a pretraining run, and all that an evaluation or an agent ever sees of it."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from jepa_pretrain.interop.files import read_folder_json, read_weights
 from jepa_pretrain.interop.from_timm import by_name
 from jepa_pretrain.interop.reading import is_ours, is_training_checkpoint, read_parts
 from jepa_pretrain.interop.spec import Spec, parse
+from jepa_pretrain.interop.transform import Transform
 from jepa_pretrain.interop.weights import fill, normalisation, shapes
 from jepa_pretrain.untrusted import shown
 
@@ -106,6 +107,40 @@ class FrozenEncoder(nn.Module):
             `layers` tensors `(B, N_i, D_i)`; the last equals `forward(images)`.
         """
         return self.encoder.forward_layers(self._clip(images), layers)
+
+    @property
+    def transform(self) -> Transform:
+        """The preprocessing that this encoder wants: a picture as people have it -> `(3, H, W)` uint8."""
+        return Transform(self.image_size)
+
+    def features(self, images: Tensor, layers: int = 1, pool: Literal["mean", "map", "none"] = "mean") -> Tensor:
+        """Features of pictures or clips, the last layers' side by side.
+
+        Args:
+            images: As in `forward`.
+            layers: How many of the last blocks or stages; all must have one grid, except for `pool="mean"`.
+            pool: `mean` averages the tokens; `none` keeps them; `map` lays them out as a picture, or as clips' maps.
+
+        Returns:
+            `(B, D)`; `(B, N, D)`; `(B, D, h, w)`, for clips `(B, D, t, h, w)`. With several layers D is their sum.
+
+        Raises:
+            UserError: An unknown `pool`, or tokens on different grids that cannot lie side by side.
+        """
+        tokens = self.forward_layers(images, layers) if layers > 1 else [self(images)]
+        if pool == "mean":
+            return torch.cat([one.mean(dim=1) for one in tokens], dim=-1)
+        if pool not in ("map", "none"):
+            raise UserError(f"pool is mean, map or none, not {pool!r}")
+        if len({one.shape[1] for one in tokens}) > 1:
+            raise UserError(
+                f"the last {layers} layers of {self.name} lie on different grids: take fewer, or pool='mean'"
+            )
+        joined = torch.cat(tokens, dim=-1)  # (B, N, D)
+        if pool == "none":
+            return joined
+        maps = joined.mT.unflatten(2, (-1, self.grid.h, self.grid.w))  # (B, D, t, h, w)
+        return maps if images.dim() == 5 else maps.squeeze(2)
 
     def _clip(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, 1, H, W)`, and a plain word about a wrong size."""

@@ -109,7 +109,8 @@ def _picture(encoder: ViT) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     config = {
         "model_type": "ijepa", "hidden_size": own["width"], "num_hidden_layers": own["depth"],
         "num_attention_heads": own["heads"], "intermediate_size": encoder.blocks[0].mlp.fc1.out_features,
-        "image_size": own["image_size"], "patch_size": own["patch"], "layer_norm_eps": encoder.norm.eps, "qkv_bias": True,
+        "image_size": own["image_size"], "patch_size": own["patch"], "layer_norm_eps": encoder.norm.eps,
+        "qkv_bias": True,
     }  # fmt: skip
     return config, _renamed(encoder.state_dict(), PICTURES), PICTURE
 
