@@ -1,14 +1,15 @@
 """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` opens."""
 
+import copy
 from pathlib import Path
 
 import timm
+import torch
 from torch import nn
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.comparing import agreement
 from jepa_pretrain.interop.placing import placed_folder
-from jepa_pretrain.interop.weights import normalisation
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 
@@ -30,12 +31,12 @@ def write_timm(encoder: nn.Module, folder: Path) -> float:
         UserError: timm has no such architecture, or what it reads is not the same.
     """
     name, model, options = _as_timm(encoder)
-    size = encoder.image_size
+    size, pixels = encoder.image_size, {key: list(encoder.config[key]) for key in ("mean", "std")}
     with placed_folder(folder, FILES) as fresh:
         timm.models.save_for_hf(
             model, fresh, safe_serialization=True, model_args=options,
-            model_config={"architecture": name, "num_classes": 0, "pretrained_cfg": normalisation(encoder)},
-            data_config={"input_size": (3, size, size)} | normalisation(encoder),
+            model_config={"architecture": name, "num_classes": 0, "pretrained_cfg": pixels},
+            data_config={"input_size": (3, size, size)} | pixels,
         )  # fmt: skip
         again = timm.create_model(f"local-dir:{fresh}", pretrained=True, num_classes=0, global_pool="").eval()
         ours = encoder if isinstance(encoder, TimmEncoder) else None
@@ -59,7 +60,8 @@ def _as_timm(encoder: nn.Module) -> tuple[str, nn.Module, dict]:
         raise UserError(f"timm's {config['name']} cannot be told its {', '.join(odd)}: export it as ours or as a graph")
     if timm.get_pretrained_cfg(config["name"]).fixed_input_size:
         options["img_size"] = config["image_size"]
-    return config["name"], encoder.model, options
+    plain = copy.deepcopy(encoder.model).to(memory_format=torch.contiguous_format)  # safetensors knows no other
+    return config["name"], plain, options
 
 
 def _vit(encoder: ViT) -> tuple[nn.Module, dict]:

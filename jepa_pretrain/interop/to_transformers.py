@@ -13,7 +13,6 @@ from jepa_pretrain.contracts import Masks, UserError
 from jepa_pretrain.interop.comparing import TOLERANCE, agreement, sample
 from jepa_pretrain.interop.extras import extra
 from jepa_pretrain.interop.placing import placed_folder
-from jepa_pretrain.interop.weights import normalisation
 from jepa_pretrain.models.predictor import TiledRotaryPredictor
 from jepa_pretrain.models.rotary_vit import TiledRotaryViT
 from jepa_pretrain.models.vit import ViT
@@ -164,9 +163,9 @@ def _renamed(state: dict[str, Tensor], names: tuple[tuple[str, str], ...]) -> di
 
 
 def _pixels(encoder: nn.Module, processor: str) -> dict[str, Any]:
-    said, size = normalisation(encoder), encoder.image_size
+    size = encoder.image_size
     pixels = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_resize": True}
-    pixels |= {"image_mean": said["mean"], "image_std": said["std"]}
+    pixels |= {"image_mean": encoder.config["mean"], "image_std": encoder.config["std"]}
     if processor == PICTURE:
         return pixels | {"image_processor_type": "ViTImageProcessor", "size": {"height": size, "width": size}}
     crop = {"height": size, "width": size}
