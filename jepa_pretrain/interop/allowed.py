@@ -52,6 +52,11 @@ def _counts(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) <= LEVELS and all(whole(one, 1, 1 << 16) for one in value)
 
 
+def _depths(value: object) -> bool:
+    """Blocks of each stage."""
+    return _counts(value) and all(one <= DEEP for one in value)
+
+
 def _timm_options(value: object) -> bool:
     """Arguments of timm's constructors that change sizes alone; no class is named and no file."""
     return isinstance(value, dict) and all(key in TIMM_OPTIONS and TIMM_OPTIONS[key](one) for key, one in value.items())
@@ -68,12 +73,12 @@ TIMM_OPTIONS: dict[str, Callable[[object], bool]] = {
     "patch_size": _count(SIDE), "embed_dim": _count(WIDE), "depth": _count(DEEP), "num_heads": _count(WIDE),
     "mlp_ratio": _number(1 / 64, 64), "qkv_bias": _flag, "class_token": _flag, "reg_tokens": _from_zero(LEVELS),
     "no_embed_class": _flag, "init_values": _or_none(_number(0, 1e3)), "pre_norm": _flag,
-    "dynamic_img_size": _flag, "layers": _counts, "channels": _counts, "stem_width": _count(WIDE),
-    "base_width": _count(WIDE), "cardinality": _count(WIDE), "depths": _counts, "dims": _counts,
+    "dynamic_img_size": _flag, "layers": _depths, "channels": _counts, "stem_width": _count(WIDE),
+    "base_width": _count(WIDE), "cardinality": _count(WIDE), "depths": _depths, "dims": _counts,
     "ls_init_value": _or_none(_number(0, 1e3)), "head_norm_first": _flag, "conv_mlp": _flag, "use_grn": _flag,
 }  # fmt: skip
-PREDICTOR = {key: _count(WIDE) for key in ("encoder_width", "width", "depth", "heads")} | {
-    "grid": _grid, "joint": _flag, "fuse": _or_none(_count(WIDE)),
+PREDICTOR = {key: _count(WIDE) for key in ("encoder_width", "width", "heads")} | {
+    "depth": _from_zero(DEEP), "grid": _grid, "joint": _flag, "fuse": _or_none(_count(WIDE)),
 }  # fmt: skip
 ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
     "ViT": VIT,

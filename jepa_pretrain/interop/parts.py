@@ -40,7 +40,7 @@ class Parts(NamedTuple):
 def layers(weights: Weights, stack: str) -> int:
     """Number of the modules `stack.0`, `stack.1`, ... that have weights."""
     numbers = [name.removeprefix(stack + ".").split(".")[0] for name in weights if name.startswith(stack + ".")]
-    return max((int(one) for one in numbers if one.isdecimal()), default=-1) + 1
+    return max((int(one) for one in numbers if one.isdecimal() and len(one) < 7), default=-1) + 1
 
 
 def ratio(hidden: int, width: int) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.interop.checkpoint import read
+from jepa_pretrain.interop.checkpoint import DAMAGE, read
 from jepa_pretrain.interop.files import read_folder_json
 from jepa_pretrain.interop.from_convnets import is_convnet, read_convnet
 from jepa_pretrain.interop.from_meta import is_jepa, read_jepa
@@ -73,6 +73,14 @@ def read_parts(spec: Spec) -> Parts:
         UserError: It is not there, is of no known format, or is ours.
     """
     place = Path(spec.place.removeprefix("local-dir:"))
+    try:
+        return _parts(place, spec)
+    except DAMAGE as error:  # tensors of fewer dimensions than their names promise, and the like
+        reason = printable(str(error).strip().splitlines()[0][:120]) if str(error).strip() else type(error).__name__
+        raise UserError(f"{place} is damaged, or not what its names say: {reason}") from error
+
+
+def _parts(place: Path, spec: Spec) -> Parts:
     if place.is_dir():
         config = read_folder_json(place, "config.json")
         if is_ours(config):

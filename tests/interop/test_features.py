@@ -73,15 +73,18 @@ def test_copies_and_pickles_are_the_same(make):
 
 
 @pytest.mark.parametrize("make", [frozen, video])
-def test_it_compiles_and_exports_whole(make):
+def test_it_compiles_as_one_graph(make):
     encoder = make()
-    shape = (3, 16, 16) if make is frozen else (3, 4, 16, 16)
-    compiled = torch.compile(encoder, fullgraph=True, backend="aot_eager")
+    images = torch.rand(2, *((3, 16, 16) if make is frozen else (3, 4, 16, 16)))
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")  # another backend would say no more of it
+    torch.testing.assert_close(compiled(images), encoder(images), atol=1e-5, rtol=0)
+
+
+def test_a_clip_encoder_is_exported_with_any_batch():  # pictures: docs/downstream.md
+    encoder, shape = video(), (3, 4, 16, 16)
     program = torch.export.export(encoder, (torch.rand(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    for batch in (2, 5):
-        images = torch.rand(batch, *shape)
-        torch.testing.assert_close(compiled(images), encoder(images), atol=1e-5, rtol=0)
-        torch.testing.assert_close(program.module()(images), encoder(images), atol=1e-5, rtol=0)
+    images = torch.rand(5, *shape)
+    torch.testing.assert_close(program.module()(images), encoder(images), atol=1e-5, rtol=0)
 
 
 def test_autocast_on_a_cpu():

@@ -179,6 +179,12 @@ def damaged(change):
             "15 positions, which is no square",
         ),
         (lambda c: c["target_encoder"].pop("module.patch_embed.proj.weight"), r"expected patch_embed\.proj\.weight"),
+        (lambda c: c["target_encoder"].update({"module.pos_embed": torch.zeros(3)}), "not what its names say"),
+        (
+            lambda c: c["target_encoder"].update({f"module.blocks.{10**9}.x": torch.zeros(1)}),
+            "not of this architecture",
+        ),
+        (lambda c: c["target_encoder"].update({"module.blocks.9999.x": torch.zeros(1)}), "depth cannot be 10000"),
         (lambda c: c.update(target_encoder=3), "should hold weights by name, found int"),
         (lambda c: (c.pop("encoder"), c.pop("target_encoder")), "is none of .*it holds predictor"),
     ],
