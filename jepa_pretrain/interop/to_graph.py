@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.comparing import agreement, sample
 from jepa_pretrain.interop.extras import extra
 from jepa_pretrain.interop.placing import placed_file
@@ -65,6 +66,8 @@ def write_torchscript(encoder: nn.Module, path: Path) -> float:
 
 def write_torch_export(encoder: nn.Module, path: Path) -> float:
     """Write a `torch.export` program, open it with `torch.export.load` and compare; arguments as in `write_onnx`."""
+    if path.suffix != ".pt2":
+        raise UserError(f"torch opens programs by the ending .pt2 alone: write {path.name}.pt2")
 
     def save(graph: Graph, images: Tensor, part: Path) -> None:
         program = torch.export.export(graph, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))

@@ -103,8 +103,8 @@ def test_the_predictor_goes_along(tmp_path):
 def test_graphs_run_with_any_batch(tmp_path, make, format):
     if format == "onnx":
         pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
-    formats.export(folder(make(), tmp_path), str(tmp_path / "graph"), format)  # which compares batches of 1 and 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["graph", "ours"]
+    formats.export(folder(make(), tmp_path), str(tmp_path / "graph.pt2"), format)  # which compares batches of 1 and 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.pt2", "ours"]
 
 
 def test_what_differs_when_it_is_read_again_is_not_kept(tmp_path, monkeypatch):
