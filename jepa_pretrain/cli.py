@@ -25,7 +25,8 @@ COMMANDS = {
     "agent critic": ("add a critic to a world model: steps to a goal", "jepa_pretrain.acting.critic:critic"),
     "agent eval": ("how often an agent reaches its goals", "jepa_pretrain.acting.evaluate:evaluate"),
     "agent measure": ("how well a world model predicts", "jepa_pretrain.acting.measure:measure"),
-    "export": ("turn a checkpoint into an encoder folder", "jepa_pretrain.interop.export:export"),
+    "embed": ("features of a folder of pictures, as a Parquet file", "jepa_pretrain.evals.embed:embed"),
+    "export": ("write an encoder for us, timm, transformers, or as a graph", "jepa_pretrain.interop.formats:export"),
     "report": ("write a page of pictures about a run", "jepa_pretrain.report.page:report"),
 }
 

@@ -25,6 +25,7 @@ from jepa_pretrain.callbacks.record import CSV
 from jepa_pretrain.callbacks.starts import Starts
 from jepa_pretrain.callbacks.stopping import Stopped
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.beginning import begin_from
 from jepa_pretrain.interop.checkpoint import read
 from jepa_pretrain.methods.base import Method
 from jepa_pretrain.mistakes import plain_errors
@@ -49,6 +50,7 @@ Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
   --KEY VALUE               any key of the recipe, by its path:
                               --trainer.max_steps 100   --data.batch_size 32
                               --model.encoder.depth 6   --data.train 'tars/*'
+  --init X                  begin with the weights of X: all that --encoder takes
   --ckpt_path last          go on with an interrupted run, from its checkpoint
   --print_config            the recipe with all defaults, and stop
   --model.help CLASS        the keys of a class, by its full name, such as
@@ -109,6 +111,7 @@ class Fit(LightningCLI):
         return {"fit": LightningCLI.subcommands()["fit"]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--init", type=str | None, default=None, help="begin with the weights of this encoder")
         parser.add_argument("--run", type=str | None, default=None, help="run folder (default: runs/RECIPE)")
         parser.link_arguments("model.grid", "data.init_args.grid", apply_on="instantiate")
         parser.add_lightning_class_args(OnlineProbe, "probe")
@@ -159,7 +162,9 @@ class Fit(LightningCLI):
 
     def fit(self, model: Method, **kwargs) -> None:
         """Train; a Ctrl-C ends with one line that says how to go on."""
-        run = self.config[self.subcommand].run
+        run, init = self.config[self.subcommand].run, self.config[self.subcommand].init
+        if init and not kwargs.get("ckpt_path"):
+            rank_zero_only(print)("\n".join(begin_from(model, init)), flush=True)
         try:
             self.trainer.fit(model, **kwargs)
         except Stopped as stopped:

@@ -5,7 +5,8 @@ from pathlib import Path
 import lightning
 
 from jepa_pretrain.interop.architectures import build
-from jepa_pretrain.interop.export import fill, shapes, write
+from jepa_pretrain.interop.export import write
+from jepa_pretrain.interop.weights import fill, shapes
 from jepa_pretrain.methods.sharding import plain_class, whole_weights
 
 SOURCE = "the trained encoder"

@@ -45,8 +45,8 @@ def resolve(encoder: str, reader: Reader) -> FrozenEncoder | Pixels:
     """The encoder that the user named.
 
     Args:
-        encoder: `pixels`, an exported folder, `timm:NAME`, `random:NAME` or `random:FOLDER`.
-        reader: Input size of timm models, frames of `pixels`.
+        encoder: `pixels`, or what `FrozenEncoder.load` takes.
+        reader: Input size, frames of `pixels`.
     """
     return Pixels(frames=reader.frames) if encoder == "pixels" else FrozenEncoder.load(encoder, reader.image_size)
 

@@ -23,7 +23,7 @@ class Reader:
         workers: Processes that read and decode.
         device: `auto`, `cpu` or `cuda`.
         cache: Folder for features and for copies of remote or compressed shards; the user's cache folder without it.
-        image_size: Input size of timm models, pixels; an exported folder knows its own.
+        image_size: Input size, pixels; its own by default, 224 for timm models by name.
         frames: Frames of a clip that `pixels` takes; an exported folder knows its own, timm models take one.
         clips: Clips of a video, evenly spread, over which features are averaged; one lies in the middle.
         stride: Every how-manieth frame of a video a clip takes.
@@ -34,7 +34,7 @@ class Reader:
     workers: int = 2
     device: str = "auto"
     cache: str | None = None
-    image_size: int = 224
+    image_size: int | None = None
     frames: int = 1
     clips: int = 1
     stride: int = 1

@@ -1,36 +1,39 @@
 """From the description of an encoder to the encoder: an explicit list of classes, never a path read from a file."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Size, nn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.allowed import ALLOWED, LEVELS
 from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
 from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.frames import Pixels, SmallConv
 from jepa_pretrain.models.hierarchy import Hierarchy
 from jepa_pretrain.models.latent import Discrete, Gaussian, Sparse
 from jepa_pretrain.models.level import Level
+from jepa_pretrain.models.predictor import (
+    DensePredictor,
+    DenseRotaryPredictor,
+    MaskedPredictor,
+    RotaryPredictor,
+    TiledRotaryPredictor,
+)
+from jepa_pretrain.models.projector import Projector
 from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.temporal import TemporalPredictor
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.models.world import World
-from jepa_pretrain.untrusted import shown, whole
+from jepa_pretrain.untrusted import shown
 
-ENCODERS = (
-    ViT,
-    RotaryViT,
-    TiledRotaryViT,
-    MixedViT,
-    TimmEncoder,
-    SmallConv,
-    Pixels,
-)  # of pictures, clips, a hierarchy's moments
+# of pictures, clips, a hierarchy's moments
+ENCODERS = (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder, SmallConv, Pixels)
 FRAMES = {one.__name__: one for one in ENCODERS}
 KNOWN = FRAMES | {"Hierarchy": Hierarchy, "World": World}
+PREDICTORS = (MaskedPredictor, RotaryPredictor, TiledRotaryPredictor, DensePredictor, DenseRotaryPredictor)
+HEADS = {one.__name__: one for one in (*PREDICTORS, Projector)}  # what stands on an encoder in training
 MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse)
 PARTS = {one.__name__: one for one in MODULES}
 NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules themselves, and of which classes
@@ -43,9 +46,7 @@ NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules 
         "latent": ("Discrete", "Gaussian", "Sparse"),
     },
 }
-LEVELS = 16
 Shapes = dict[str, Size]  # of tensors, by name
-SIDE = 2048  # pixels of a picture that an encoder may take; a timm model is tried on one of that size when it is made
 REFUSED = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
@@ -64,8 +65,10 @@ def describe(encoder: nn.Module) -> dict[str, Any]:
     return {"class": name, "args": dict(encoder.config)}
 
 
-def build(architecture: dict[str, Any], weights: Shapes, source: str) -> nn.Module:
-    """The encoder that `architecture` describes, with fresh weights drawn from seed 0.
+def build(
+    architecture: dict[str, Any], weights: Shapes, source: str, among: tuple[str, ...] = tuple(KNOWN)
+) -> nn.Module:
+    """The encoder, or predictor or projector, that `architecture` describes, with fresh weights drawn from seed 0.
 
     The description may come from a stranger's file, so nothing is downloaded, no class is imported by name, and what
     it describes is compared with the weights that came with it before any memory is taken.
@@ -74,13 +77,14 @@ def build(architecture: dict[str, Any], weights: Shapes, source: str) -> nn.Modu
         architecture: `{"class": name, "args": {...}}` as written by `describe`.
         weights: The shapes of the weights that it has to fit.
         source: Where both come from, for the message.
+        among: The classes that it may be of; an encoder's by default.
 
     Raises:
         UserError: An unknown class, arguments that the class refuses, or weights of another architecture.
     """
     if not isinstance(architecture, dict) or not isinstance(architecture.get("args"), dict):
         raise UserError('the architecture must read {"class": name, "args": {...}}; export the encoder again')
-    architecture = _checked(architecture, tuple(KNOWN))
+    architecture = _checked(architecture, among)
     with torch.device("meta"):  # the shapes without their memory
         check_shapes({key: one.shape for key, one in _make(architecture).state_dict().items()}, weights, source)
     return _make(architecture)
@@ -141,11 +145,11 @@ def _module(value: Any) -> Any:
     """A plain value as it is, a description as its module, the innermost ones first."""
     if isinstance(value, list):
         return [_module(one) for one in value]
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "class" not in value:
         return value
     name, args = value["class"], {key: _module(one) for key, one in value["args"].items()}
     try:
-        return (KNOWN | PARTS)[name](**args)
+        return (KNOWN | PARTS | HEADS)[name](**args)
     except REFUSED as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{name} refuses these arguments, {shown(value['args'], 200)}: {reason[0]}") from error
@@ -154,77 +158,3 @@ def _module(value: Any) -> Any:
 def _some(names: list[str]) -> str:
     short = [shown(name, 100).strip("'") for name in names[:5]]
     return (", ".join(short) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "none"
-
-
-def _count(most: int) -> Callable[[object], bool]:
-    return lambda value: whole(value, 1, most)
-
-
-def _number(low: float, high: float) -> Callable[[object], bool]:
-    """Refuses NaN as well, which is not between any two numbers."""
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def _three(low: float, high: float) -> Callable[[object], bool]:
-    one = _number(low, high)
-    return lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(map(one, value))
-
-
-def _several(one: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, list | tuple) and len(value) <= WIDE and all(map(one, value))
-
-
-def _flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _place(value: object) -> bool:
-    """Rows and columns of a state's tokens."""
-    return isinstance(value, list | tuple) and len(value) == 2 and all(whole(one, 1, SIDE) for one in value)
-
-
-def _or_none(allowed: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: value is None or allowed(value)
-
-
-def _from_zero(most: int) -> Callable[[object], bool]:
-    return lambda value: whole(value, 0, most)
-
-
-WIDE, DEEP, WEIGHT = 1 << 16, 512, _number(0, 1e6)
-STATISTICS = {"mean": _three(-10, 10), "std": _three(1e-6, 100)}
-VIT = (
-    STATISTICS
-    | {key: _count(SIDE) for key in ("image_size", "patch", "frames", "tubelet")}
-    | {"depth": _count(DEEP), "width": _count(1 << 16), "heads": _count(1 << 16), "mlp_ratio": _number(1 / 64, 64)}
-)
-ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
-    "ViT": VIT,
-    "RotaryViT": VIT,
-    "TiledRotaryViT": VIT,
-    "MixedViT": VIT,
-    "TimmEncoder": STATISTICS
-    | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
-    | {"cifar_stem": _flag},
-    "Hierarchy": {"frames": _count(WIDE), "tubelet": _count(WIDE), "reads": _from_zero(LEVELS)},
-    "SmallConv": STATISTICS | {key: _count(SIDE) for key in ("image_size", "width")},
-    "Pixels": STATISTICS | {key: _count(SIDE) for key in ("image_size", "side")},
-    "World": {key: _count(WIDE) for key in ("width", "block")}
-    | {"frozen": _flag, "hidden": _several(_count(WIDE))}
-    | {key: _several(_number(-1e9, 1e9)) for key in ("low", "high")},
-    "ResidualMLP": {key: _count(WIDE) for key in ("state_width", "hidden")}
-    | {key: _from_zero(WIDE) for key in ("actions", "latent")}
-    | {"depth": _from_zero(DEEP)},
-    "Level": {"stride": _count(WIDE), "moments": _or_none(_count(WIDE))},
-    "TemporalPredictor": {key: _count(WIDE) for key in ("state_width", "width", "heads", "context")}
-    | {"grid": _place, "residual": _flag, "depth": _from_zero(DEEP)}
-    | {key: _from_zero(WIDE) for key in ("actions", "latent")},
-    "StateEncoder": {key: _count(WIDE) for key in ("below", "width", "window", "heads")}
-    | {"grid_below": _place, "grid": _or_none(_place), "depth": _from_zero(DEEP)}
-    | {"hidden": _or_none(_count(WIDE)), "batch_norm": _flag, "join": _flag},
-    "MacroActions": {key: _count(WIDE) for key in ("inputs", "length", "width", "hidden", "heads")}
-    | {"of_states": _flag, "depth": _from_zero(DEEP), "noise": WEIGHT},
-    "Discrete": {key: _count(WIDE) for key in ("state_width", "values", "hidden")} | {"weight": WEIGHT},
-    "Gaussian": {key: _count(WIDE) for key in ("state_width", "width", "hidden")} | {"weight": WEIGHT},
-    "Sparse": {key: _count(WIDE) for key in ("state_width", "width", "hidden")} | {"weight": WEIGHT, "noise": WEIGHT},
-}

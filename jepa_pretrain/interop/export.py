@@ -1,43 +1,25 @@
 """An export is a folder: `model.safetensors`, `config.json`, `README.md`. No pickle, so a stranger's file is safe."""
 
 import json
-import os
 import platform
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.interop.architectures import build, check_shapes, describe
+from jepa_pretrain.interop.architectures import HEADS, build, describe
 from jepa_pretrain.interop.card import card
 from jepa_pretrain.interop.checkpoint import read
+from jepa_pretrain.interop.placing import placed_folder
+from jepa_pretrain.interop.weights import fill, normalisation, shapes
 
 FORMAT = 1
 FILES = ("model.safetensors", "config.json", "README.md")
 PACKAGES = ("jepa-pretrain", "torch", "torchvision", "timm", "lightning")
-
-
-def export(checkpoint: str, out: str) -> None:
-    """Export the encoder of a training checkpoint as a folder that `FrozenEncoder.load` reads.
-
-    Args:
-        checkpoint: A checkpoint written by `fit`, for example `runs/NAME/checkpoints/last.ckpt`.
-        out: The folder to write: `model.safetensors`, `config.json` and a model card. An earlier export is replaced.
-    """
-    encoder, provenance = from_checkpoint(checkpoint)
-    folder = write(encoder, out, provenance)
-    parameters = sum(p.numel() for p in encoder.parameters())
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"Exported {describe(encoder)['class']}, {parameters / 1e6:.2f} M parameters, width {encoder.width}")
-    console.print(f"  from {checkpoint}\n  to   {folder}")
 
 
 def write(encoder: nn.Module, folder: str | Path, provenance: dict[str, Any]) -> Path:
@@ -54,33 +36,21 @@ def write(encoder: nn.Module, folder: str | Path, provenance: dict[str, Any]) ->
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    folder = Path(folder).absolute()
-    if folder.exists() and not _replaceable(folder):
-        raise UserError(f"{folder} exists and is no export; give another folder or empty it")
-    config = _config(encoder, provenance)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"cannot write beside {folder}: {error}") from error
-    try:
+    folder, config = Path(folder).absolute(), _config(encoder, provenance)
+    with placed_folder(folder, set(FILES)) as fresh:
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()}
         save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
         (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (fresh / "README.md").write_text(card(config, sum(p.numel() for p in encoder.parameters())))
-        _publish(fresh, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
-def from_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def from_checkpoint(path: str | Path, checkpoint: dict[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder and the provenance that a training checkpoint carries under `export`.
 
     Args:
         path: A checkpoint written by `fit`.
+        checkpoint: What is in it, where it was read before.
 
     Returns:
         The encoder with the checkpoint's weights (for I-JEPA the target encoder), and the provenance.
@@ -88,7 +58,7 @@ def from_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: No such file, not a checkpoint, not one of ours, or weights missing or left over.
     """
-    checkpoint = read(Path(path))
+    checkpoint = read(Path(path)) if checkpoint is None else checkpoint
     entry, state = checkpoint.get("export"), checkpoint.get("state_dict")
     if not isinstance(entry, dict) or not {"prefix", "config"} <= entry.keys() or not isinstance(state, dict):
         raise UserError(f"{path} carries no description of its encoder; was it written by `jepa-pretrain fit`?")
@@ -102,6 +72,23 @@ def from_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return encoder.eval(), dict(provenance)
 
 
+def predictor_from_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> nn.Module | None:
+    """The predictor of a training checkpoint; None where the method has none, or an earlier version wrote it.
+
+    Args:
+        path: The checkpoint, for messages.
+        checkpoint: What is in it, as `from_checkpoint` accepts it.
+    """
+    description = checkpoint["export"].get("predictor")
+    if description is None:
+        return None
+    state = checkpoint["state_dict"]
+    weights = {name.removeprefix("predictor."): one for name, one in state.items() if name.startswith("predictor.")}
+    predictor = build(description, shapes(weights), str(path), among=tuple(HEADS))
+    fill(predictor, weights, source=str(path))
+    return predictor.eval()
+
+
 def _is_plain(provenance: object) -> bool:
     """Whether it can be written down as JSON, with the parts that the model card spells out."""
     try:
@@ -111,43 +98,6 @@ def _is_plain(provenance: object) -> bool:
     return isinstance(provenance, dict) and all(
         isinstance(provenance.get(key) or {}, dict) for key in ("metrics", "versions")
     )
-
-
-def normalisation(encoder: nn.Module) -> dict[str, list[float]]:
-    """Mean and deviation per channel, on the scale 0..1, that the encoder really uses."""
-    own = encoder.normalise
-    return {"mean": own.mean.flatten().tolist(), "std": own.std.flatten().tolist()}
-
-
-def fill(encoder: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load weights into an encoder, exactly: every tensor of both sides must match in name and shape.
-
-    Args:
-        encoder: The module to fill.
-        weights: Tensors by name.
-        source: Where they come from, for the message.
-
-    Raises:
-        UserError: Names missing, names left over, other shapes or kinds of number, or values that are not finite.
-    """
-    own = encoder.state_dict()
-    check_shapes(shapes(own), shapes(weights), source)
-    for name, tensor in own.items():
-        found = weights[name]
-        if (
-            found.is_floating_point() != tensor.is_floating_point()
-            or found.is_complex()
-            or found.layout != torch.strided
-        ):
-            raise UserError(f"{source}: {name} should hold {tensor.dtype} numbers, found {found.dtype}, {found.layout}")
-        if not found.isfinite().all():
-            raise UserError(f"{source}: {name} holds values that are not finite; its training has diverged")
-    encoder.load_state_dict(weights)
-
-
-def shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
-    """The shape of every tensor."""
-    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _config(encoder: nn.Module, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -175,23 +125,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return versions
-
-
-def _replaceable(folder: Path) -> bool:
-    """An empty folder, or one that holds an export and nothing else."""
-    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= set(FILES)
-
-
-def _publish(fresh: Path, folder: Path) -> None:
-    """Flush to disk, then put `fresh` in the place of `folder`."""
-    for name in FILES:
-        with open(fresh / name, "rb") as file:
-            os.fsync(file.fileno())
-    fresh.chmod(0o755)  # mkdtemp made it private
-    if folder.exists():
-        old = fresh.with_name(fresh.name + ".old")
-        os.rename(folder, old)
-        os.rename(fresh, folder)
-        shutil.rmtree(old)
-    else:
-        os.rename(fresh, folder)

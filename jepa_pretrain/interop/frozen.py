@@ -1,20 +1,22 @@
 """The frozen encoder: what is left of a pretraining run, and all that an evaluation or an agent ever sees of it."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Grid, UserError
 from jepa_pretrain.interop.architectures import build, describe
-from jepa_pretrain.interop.export import FORMAT, fill, normalisation, shapes
-from jepa_pretrain.models.timm_encoder import TimmEncoder
-from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
-
-LARGEST = 16 * MIB  # bytes of a config.json; a million class names fit
+from jepa_pretrain.interop.checkpoint import read
+from jepa_pretrain.interop.export import FORMAT, from_checkpoint
+from jepa_pretrain.interop.files import read_folder_json, read_weights
+from jepa_pretrain.interop.from_timm import by_name
+from jepa_pretrain.interop.reading import is_ours, is_training_checkpoint, read_parts
+from jepa_pretrain.interop.spec import Spec, parse
+from jepa_pretrain.interop.transform import Transform
+from jepa_pretrain.interop.weights import fill, normalisation, shapes
+from jepa_pretrain.untrusted import shown
 
 
 class FrozenEncoder(nn.Module):
@@ -46,32 +48,37 @@ class FrozenEncoder(nn.Module):
         self.untrained = untrained
 
     @classmethod
-    def load(cls, path: str | Path, image_size: int = 224) -> Self:
+    def load(cls, path: str | Path, image_size: int | None = None) -> Self:
         """Load an encoder, on the CPU.
 
         Args:
-            path: An exported folder; `timm:NAME` for timm's pretrained weights; `random:NAME` for an untrained timm
-                model; `random:FOLDER` for the architecture of an exported folder with fresh weights (seed 0), which
-                is the baseline to compare that export with.
-            image_size: Input size of a timm model; an exported folder knows its own.
+            path: An exported folder; a training checkpoint; a file of Meta's (I-JEPA, V-JEPA, V-JEPA 2, VICReg,
+                VICRegL); a folder of transformers' or timm's (`timm:local-dir:FOLDER`); `timm:NAME` for timm's
+                pretrained weights; `random:NAME` for an untrained timm model; `random:FOLDER` for the architecture of
+                an exported folder with fresh weights (seed 0), which is the baseline to compare that export with.
+                Options follow a question mark, see `interop.spec`: `vjepa2:vitl.pt?frames=16`.
+            image_size: Input size, pixels, to which the positions of a transformer are interpolated; its own by
+                default, 224 for a timm model by name. Of an exported folder it cannot be changed.
 
         Raises:
             UserError: No such folder or model, a damaged file, or a config that contradicts the weights.
         """
-        spec = str(path)
-        if spec.startswith("timm:"):
-            return cls(_timm(spec.removeprefix("timm:"), image_size, pretrained=True), name=spec)
-        untrained = spec.startswith("random:")
-        place = spec.removeprefix("random:")
-        if untrained and not Path(place).is_dir():
-            return cls(_timm(place, image_size, pretrained=False), name=spec, untrained=True)
-        config, weights = _read_config(Path(place)), _read_weights(Path(place))
-        encoder = build(config["architecture"], shapes(weights), source=place)
-        if not untrained:
-            fill(encoder, weights, source=place)
-        _check(config, encoder, place)
-        provenance = {} if untrained else config["provenance"]
-        return cls(encoder, provenance, name=spec, untrained=untrained)
+        spec = parse(str(path), image_size)
+        untrained, place = spec.kind == "random", Path(spec.place)
+        if spec.kind in ("random", "timm") and not place.is_dir() and not spec.place.startswith("local-dir:"):
+            encoder = by_name(spec.place, spec.options.get("image_size", 224), pretrained=not untrained)
+            return cls(encoder, name=str(path), untrained=untrained)
+        if place.is_dir() and is_ours(read_folder_json(place, "config.json")):
+            return cls(*_exported(place, spec), name=str(path), untrained=untrained)
+        if untrained:
+            raise UserError(f"{path}: fresh weights are drawn for exported folders and for timm's models by name")
+        if place.is_file() and is_training_checkpoint(checkpoint := read(place)):
+            return cls(*from_checkpoint(place, checkpoint), name=str(path))
+        if not place.exists() and not spec.place.startswith("local-dir:"):
+            raise UserError(f"{place} is no exported encoder: no config.json there (`jepa-pretrain export` makes one)")
+        parts = read_parts(spec)
+        provenance = {"origin": parts.origin, "notes": list(parts.notes), "file": place.name}
+        return cls(parts.encoder.make(str(path)), provenance, name=str(path))
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever is asked."""
@@ -102,6 +109,40 @@ class FrozenEncoder(nn.Module):
         """
         return self.encoder.forward_layers(self._clip(images), layers)
 
+    @property
+    def transform(self) -> Transform:
+        """The preprocessing that this encoder wants: a picture as people have it -> `(3, H, W)` uint8."""
+        return Transform(self.image_size)
+
+    def features(self, images: Tensor, layers: int = 1, pool: Literal["mean", "map", "none"] = "mean") -> Tensor:
+        """Features of pictures or clips, the last layers' side by side.
+
+        Args:
+            images: As in `forward`.
+            layers: How many of the last blocks or stages; all must have one grid, except for `pool="mean"`.
+            pool: `mean` averages the tokens; `none` keeps them; `map` lays them out as a picture, or as clips' maps.
+
+        Returns:
+            `(B, D)`; `(B, N, D)`; `(B, D, h, w)`, for clips `(B, D, t, h, w)`. With several layers D is their sum.
+
+        Raises:
+            UserError: An unknown `pool`, or tokens on different grids that cannot lie side by side.
+        """
+        tokens = self.forward_layers(images, layers) if layers > 1 else [self(images)]
+        if pool == "mean":
+            return torch.cat([one.mean(dim=1) for one in tokens], dim=-1)
+        if pool not in ("map", "none"):
+            raise UserError(f"pool is mean, map or none, not {pool!r}")
+        if len({one.shape[1] for one in tokens}) > 1:
+            raise UserError(
+                f"the last {layers} layers of {self.name} lie on different grids: take fewer, or pool='mean'"
+            )
+        joined = torch.cat(tokens, dim=-1)  # (B, N, D)
+        if pool == "none":
+            return joined
+        maps = joined.mT.unflatten(2, (-1, self.grid.h, self.grid.w))  # (B, D, t, h, w)
+        return maps if images.dim() == 5 else maps.squeeze(2)
+
     def _clip(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, 1, H, W)`, and a plain word about a wrong size."""
         if images.dim() not in (4, 5):
@@ -112,22 +153,23 @@ class FrozenEncoder(nn.Module):
         return images.unsqueeze(2) if images.dim() == 4 else images
 
 
-def _timm(name: str, image_size: int, pretrained: bool) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            return TimmEncoder(name, image_size=image_size, pretrained=pretrained)
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{name!r} is neither an exported folder nor a timm model that loads: {reason}") from error
+def _exported(place: Path, spec: Spec) -> tuple[nn.Module, dict[str, Any]]:
+    """The encoder and the provenance of an exported folder; with `random:` the architecture alone."""
+    config, weights = _read_config(place), read_weights(place)
+    if (asked := spec.options.get("image_size", config["image_size"])) != config["image_size"]:
+        raise UserError(f"{place} takes pictures of {shown(config['image_size'])} px, and {asked} was asked for")
+    encoder = build(config["architecture"], shapes(weights), source=str(place))
+    _check(config, encoder, str(place))
+    if spec.kind == "random":
+        return encoder, {}
+    fill(encoder, weights, source=str(place))
+    return encoder, config["provenance"]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is no exported encoder: no config.json there (`jepa-pretrain export` makes one)")
-    config = parse_json(read_text(_inside(path), LARGEST), str(path))
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_folder_json(folder, "config.json")
+    if config.get("format") != FORMAT:
         raise UserError(f"{path} is not of export format {FORMAT}; it may be newer than this package, or no export")
     absent = {"architecture", "normalisation", "image_size", "grid", "width", "provenance"} - config.keys()
     if absent:
@@ -136,23 +178,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(config[key], dict):
             raise UserError(f"{path} is damaged: {key} should hold names and values, found {shown(config[key])}")
     return config
-
-
-def _inside(path: Path) -> Path:
-    """A file of the folder itself: a link out of it would let an export show what lies elsewhere."""
-    if not path.resolve().is_relative_to(path.parent.resolve()):
-        raise UserError(f"{path} is a link that leads out of its folder: put the file itself there if you trust it")
-    return path
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise UserError(f"no weights at {path}")
-    try:
-        return load_file(_inside(path))
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path} is truncated or damaged: {printable(str(error))[:200]}") from error
 
 
 def _check(config: dict[str, Any], encoder: nn.Module, source: str) -> None:

@@ -19,6 +19,7 @@ from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Grid, Masks, Output, UserError
 from jepa_pretrain.ema import EMA
 from jepa_pretrain.methods.base import Method
+from jepa_pretrain.methods.sharding import plain_class
 from jepa_pretrain.models.predictor import DensePredictor, MaskedPredictor
 from jepa_pretrain.objectives.dense import DenseLoss
 from jepa_pretrain.ops import exact, gather_tokens, pool
@@ -71,6 +72,12 @@ class IJEPA(Method):
     @property
     def export_name(self) -> str:
         return "target.module"
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["export"]["predictor"] = {
+            "class": plain_class(self.predictor).__name__, "args": self.predictor.config,
+        }  # fmt: skip
 
     def step(self, batch: Batch) -> Output:
         clip = batch.views[0]

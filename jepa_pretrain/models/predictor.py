@@ -44,6 +44,10 @@ class MaskedPredictor(nn.Module):
         fuse: int | None = None,
     ) -> None:
         super().__init__()
+        grid = Grid(*grid)
+        self.config = dict(
+            encoder_width=encoder_width, grid=list(grid), width=width, depth=depth, heads=heads, joint=joint, fuse=fuse
+        )
         self.joint = joint
         if fuse is None:
             self.predictor_embed = nn.Linear(encoder_width, width)

@@ -18,6 +18,7 @@ class Projector(nn.Sequential):
             layers += [nn.Linear(width, h), nn.BatchNorm1d(h), nn.ReLU(inplace=True)]
             width = h
         super().__init__(*layers, nn.Linear(width, out, bias=False))
+        self.config = dict(encoder_width=encoder_width, hidden=list(hidden), out=out)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(B, D)` -> `(B, out)`."""

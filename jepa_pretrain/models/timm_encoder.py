@@ -1,5 +1,7 @@
 """Any timm model as an Encoder."""
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ class TimmEncoder(nn.Module):
         pretrained: start from timm's weights, downloaded.
         mean: pixel mean per channel on the scale 0..1; timm's own for this model by default.
         std: pixel deviation per channel on the scale 0..1; timm's own for this model by default.
+        options: what differs from timm's model of this name, as arguments of its constructor, such as `{"depth": 4}`.
+        eps: the layer norms' epsilon; timm's own by default.
     """
 
     def __init__(
@@ -30,6 +34,8 @@ class TimmEncoder(nn.Module):
         pretrained: bool = False,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
+        options: dict[str, Any] | None = None,
+        eps: float | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -37,12 +43,19 @@ class TimmEncoder(nn.Module):
             raise UserError(f"timm has no model '{name}'" + (f"; near it: {near}" if near else ""))
         known = timm.get_pretrained_cfg(name)
         sized = {"img_size": image_size} if known.fixed_input_size else {}
-        self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **sized)
+        options = dict(options or {})
+        self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **sized, **options)
+        for part in self.model.modules():
+            if eps is not None and isinstance(part, nn.LayerNorm):
+                part.eps = eps
+        if isinstance(self.model, timm.models.resnet.ResNet) and "channels" in options:
+            self._use_wide_stem(options["channels"][0])
         if cifar_stem:
             self._use_cifar_stem(name)
         mean, std = mean or known.mean, std or known.std
         self.config = dict(
             name=name, image_size=image_size, cifar_stem=cifar_stem, mean=list(mean), std=list(std),
+            **({"options": options} if options else {}), **({"eps": eps} if eps is not None else {}),
         )  # fmt: skip
         self.normalise = Normalise(mean, std)
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.5x quicker so, on CPU and GPU
@@ -55,6 +68,16 @@ class TimmEncoder(nn.Module):
         self.model.conv1 = nn.Conv2d(3, self.model.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(self.model.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.model.maxpool = nn.Identity()
+
+    def _use_wide_stem(self, stem: int) -> None:
+        """A stem as wide as the first stage, as in wide ResNets of self-supervised learning; timm's always has 64."""
+        first, planes = self.model.layer1[0], self.model.layer1[0].conv1.out_channels
+        self.model.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.model.bn1 = nn.BatchNorm2d(stem)
+        kernel = first.conv1.kernel_size
+        first.conv1 = nn.Conv2d(stem, planes, kernel, padding=first.conv1.padding, bias=False)
+        if first.downsample is not None:
+            first.downsample[0] = nn.Conv2d(stem, first.downsample[0].out_channels, 1, bias=False)
 
     @torch.no_grad()
     def _measure_grid(self) -> Grid:

@@ -129,8 +129,9 @@ class ViT(nn.Module):
 
     def _place(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """Tell tokens (B, N or K, D) where they are, before the blocks."""
-        position = self.pos_embed.expand(len(x), -1, -1)
-        return x + (position if keep is None else gather_tokens(position, keep))
+        if keep is None:
+            return x + self.pos_embed  # no batch size in it, which a traced graph would keep
+        return x + gather_tokens(self.pos_embed.expand(len(x), -1, -1), keep)
 
     def _places(self, count: int, keep: Tensor | None) -> tuple[Tensor, ...]:
         """What the blocks are told of the tokens' places, beside the tokens."""

@@ -3,10 +3,11 @@ import os
 
 import pytest
 import torch
+from small_checkpoints import save_checkpoint
 
 from jepa_pretrain import FrozenEncoder
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.interop import export
+from jepa_pretrain.interop import export, formats
 from jepa_pretrain.models.vit import ViT
 
 
@@ -15,22 +16,9 @@ def tiny_vit(seed=0):
     return ViT(image_size=16, patch=4, width=24, depth=2, heads=2)
 
 
-def save_checkpoint(path, encoder, **changes):
-    """A checkpoint as `Method.on_save_checkpoint` leaves it, the online encoder beside its target."""
-    weights = {f"target.module.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    weights |= {f"encoder.{name}": torch.zeros_like(tensor) for name, tensor in encoder.state_dict().items()}
-    entry = {
-        "prefix": "target.module.",
-        "config": {"class": "ViT", "args": encoder.config},
-        "provenance": {"recipe": "ijepa_demo", "step": 12, "metrics": {"probe/knn_top1": 0.4}},
-    }
-    torch.save({"state_dict": weights, "export": entry} | changes, path)
-    return path
-
-
 def test_export_takes_the_encoder_that_the_prefix_names(tmp_path, capsys):
     encoder = tiny_vit()
-    export.export(str(save_checkpoint(tmp_path / "last.ckpt", encoder)), str(tmp_path / "out"))
+    formats.export(str(save_checkpoint(tmp_path / "last.ckpt", encoder)), str(tmp_path / "out"))
     frozen = FrozenEncoder.load(tmp_path / "out")
     clip = torch.rand(2, 3, 1, 16, 16)
     assert torch.equal(frozen(clip), encoder(clip).detach())

@@ -30,7 +30,7 @@ from jepa_pretrain.evals.features import KIND
 from jepa_pretrain.evals.kept import read as cached
 from jepa_pretrain.interop import checkpoint
 from jepa_pretrain.interop.architectures import describe
-from jepa_pretrain.interop.export import export
+from jepa_pretrain.interop.formats import export
 from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.report import contents
 from jepa_pretrain.report.addresses import harmless
