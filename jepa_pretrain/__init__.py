@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jepa_pretrain.agent.folder import load_agent
     from jepa_pretrain.interop.frozen import FrozenEncoder
 
-__all__ = ["FrozenEncoder", "__version__"]
+__all__ = ["FrozenEncoder", "__version__", "load_agent"]
 __version__ = "0.1.0"
 
 
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from jepa_pretrain.interop.frozen import FrozenEncoder
 
         return FrozenEncoder
+    if name == "load_agent":
+        from jepa_pretrain.agent.folder import load_agent
+
+        return load_agent
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

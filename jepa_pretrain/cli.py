@@ -1,7 +1,10 @@
 """`jepa-pretrain <command>`: every command is one call into a folder of the package."""
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import is_dataclass
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.untrusted import printable
@@ -17,6 +20,13 @@ COMMANDS = {
     "eval knn": ("k-NN classification with a frozen encoder", "jepa_pretrain.evals.knn:knn"),
     "embed": ("features of a folder of pictures, as a Parquet file", "jepa_pretrain.evals.embed:embed"),
     "export": ("write an encoder for us, timm, transformers, or as a graph", "jepa_pretrain.interop.formats:export"),
+    "eval attentive": ("attentive probe of a frozen encoder", "jepa_pretrain.evals.attentive:attentive"),
+    "eval decode": ("known factors of rendered videos, read from frozen states", "jepa_pretrain.evals.decode:decode"),
+    "agent collect": ("record behaviour in an environment as shards", "jepa_pretrain.acting.collect:collect"),
+    "agent train": ("train a world model on recorded behaviour", "jepa_pretrain.acting.train:train"),
+    "agent critic": ("train a critic: steps to a goal", "jepa_pretrain.acting.critic:critic"),
+    "agent eval": ("how often an agent reaches its goals", "jepa_pretrain.acting.evaluate:evaluate"),
+    "agent measure": ("how well a world model predicts", "jepa_pretrain.acting.measure:measure"),
     "report": ("write a page of pictures about a run", "jepa_pretrain.report.page:report"),
 }
 
@@ -46,9 +56,20 @@ def _dispatch(argv: list[str]) -> None:
     if name == "fit":
         run(rest)
         return
-    from jsonargparse import auto_cli
+    _call(run, rest, f"jepa-pretrain {name}")
 
-    auto_cli(run, args=rest, as_positional=True, prog=f"jepa-pretrain {name}")
+
+def _call(run: Callable[..., None], argv: list[str], prog: str) -> None:
+    """Call a command with what the user typed; an argument that is a dataclass is typed as its fields, side by side."""
+    from jsonargparse import ArgumentParser
+
+    groups = {n: p.annotation for n, p in inspect.signature(run).parameters.items() if is_dataclass(p.annotation)}
+    parser = ArgumentParser(prog=prog, description=inspect.getdoc(run).split("\n\n")[0])
+    parser.add_function_arguments(run, as_group=False, as_positional=True, skip=set(groups))
+    typed = {name: parser.add_class_arguments(group, as_group=True) for name, group in groups.items()}
+    given = parser.parse_args(argv).as_dict()
+    made = {name: group(**{key: given.pop(key) for key in typed[name]}) for name, group in groups.items()}
+    run(**given, **made)
 
 
 def _show_commands(argv: list[str]) -> None:

@@ -8,7 +8,7 @@ Shape letters, used in every comment of the project:
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     masks: list[Masks]  # one per mask generator; empty without one
     label: Tensor  # (B,) int64, -1 where there is none
     key: list[str]  # (B,) "shard/sample" names, for messages and for replay
-    actions: Tensor | None = None  # (B, T, A) float, the action taken at each frame; None where nothing acted
+    actions: Tensor | None = None  # (B, T, A) float, what was done from each frame on; None where nothing acted
 
 
 class Trajectory(NamedTuple):
@@ -49,6 +49,16 @@ class Trajectory(NamedTuple):
 
     clips: Tensor  # (B, L, C, T, H, W)
     actions: Tensor  # (B, L, A)
+
+
+class Episode(NamedTuple):
+    """One recorded episode of F frames; the last of them leads nowhere and has no action."""
+
+    frames: Tensor  # (F, C, H, W) uint8
+    actions: Tensor  # (F - 1, A) float32
+    proprio: Tensor  # (F, P) float32, what the body felt
+    state: Tensor  # (F, S) float32, the truth as far as the environment told it
+    about: dict[str, Any]  # environment, behaviour, seed, reset options, whether the goal was reached
 
 
 class Output(NamedTuple):

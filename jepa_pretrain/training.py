@@ -1,23 +1,16 @@
 """From a recipe to a run: LightningCLI with what every run has (probes, monitors, checkpoints, record, export)."""
 
-import errno
-import itertools
 import logging
-import os
 import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from jepa_pretrain.callbacks.checkpoint import Checkpoints, newest
@@ -27,6 +20,7 @@ from jepa_pretrain.callbacks.guard import Guard
 from jepa_pretrain.callbacks.peers import Peers
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.callbacks.progress import Bar
+from jepa_pretrain.callbacks.recipe import Recipe
 from jepa_pretrain.callbacks.record import CSV
 from jepa_pretrain.callbacks.starts import Starts
 from jepa_pretrain.callbacks.stopping import Stopped
@@ -34,6 +28,7 @@ from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.beginning import begin_from
 from jepa_pretrain.interop.checkpoint import read
 from jepa_pretrain.methods.base import Method
+from jepa_pretrain.mistakes import plain_errors
 from jepa_pretrain.recipe import brief
 from jepa_pretrain.strategies import PATIENCE, SyncBatchNorm
 
@@ -63,7 +58,6 @@ Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
                               --model.encoder.help, --data.help, ...
 
 All keys that do not depend on the recipe follow; `trainer` is Lightning's."""
-WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -79,62 +73,6 @@ class Parser(LightningArgumentParser):
         print(f"error: {brief(message)}", file=sys.stderr)
         print("help:  jepa-pretrain fit --help", file=sys.stderr)
         sys.exit(2)
-
-
-class Recipe(SaveConfigCallback):
-    """Writes the resolved recipe when training starts, so that a run that never started leaves nothing behind.
-
-    The checkpoint to continue from belongs to one start and stays out of it (`record.json` has it). A continued run
-    with another recipe keeps the one before as `config-1.yaml`, `config-2.yaml`, ...
-    """
-
-    def setup(self, trainer, pl_module, stage: str) -> None:
-        """Too early."""
-
-    def on_train_start(self, trainer, pl_module) -> None:
-        self.config = self.config.clone()
-        self.config.ckpt_path = None
-        folder = trainer.log_dir  # asks rank 0, so every rank has to
-        if trainer.is_global_zero:
-            _set_aside(Path(folder) / "config.yaml", self.parser.dump(self.config, skip_none=False))
-        super().setup(trainer, pl_module, "fit")
-
-
-@contextmanager
-def plain_errors(run: str = "the run") -> Iterator[None]:
-    """The user's mistakes as a `UserError`, in whatever they come wrapped."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split())) from error
-    except OSError as error:
-        if error.errno not in WRITING:
-            raise
-        raise UserError(f"cannot write {error.filename or run}: {error.strerror}") from error
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"the accelerator's memory is full: lower data.batch_size ({_first_line(error)})") from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            raise UserError(f"memory is full: lower data.batch_size or data.workers ({_first_line(error)})") from error
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a data worker died ({_first_line(error)}); where memory ran out, lower data.workers; "
-            "go on with --ckpt_path last"
-        ) from error
-    except ValueError as error:  # jsonargparse wraps what a constructor raises
-        if "`val_check_interval`" in str(error):  # Lightning knows it only when the data are there
-            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise cause from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(". ")
 
 
 class Fit(LightningCLI):
@@ -244,13 +182,6 @@ class Fit(LightningCLI):
             sys.exit(130)
         if self.trainer.is_global_zero:
             print(f"done: {run}/export holds the encoder; jepa-pretrain report {run} draws the run")
-
-
-def _set_aside(path: Path, recipe: str) -> None:
-    """Keep a recipe that is about to be replaced by another one."""
-    if path.exists() and path.read_text() != recipe:
-        number = next(n for n in itertools.count(1) if not path.with_stem(f"config-{n}").exists())
-        os.rename(path, path.with_stem(f"config-{number}"))
 
 
 def _start(folder: Path, asked: str | None) -> str | None:

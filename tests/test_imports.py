@@ -35,6 +35,7 @@ def test_arrows_point_down():
         ("models/stray.py", "from lightning.pytorch import Trainer", "need no trainer and no loader"),
         ("evals/stray.py", "import lightning", "evaluation needs no trainer"),
         ("methods/stray.py", "import jepa_pretrain.data", "methods and data meet in Batch alone"),
+        ("agent/stray.py", "import webdataset", "plans without trainer, loader and plots"),
         ("data/stray.py", "import timm", "knows nothing of models"),
         ("callbacks/stray.py", "import wandb", "wandb is an entry in a recipe"),
         ("stray.py", "import torch", "arrows point down"),
@@ -55,9 +56,9 @@ def test_rules_notice(tmp_path: Path, module: str, line: str, rule: str):
     assert [found for found in result.stdout.splitlines() if rule in found and "BROKEN" in found], result.stdout
 
 
-def test_frozen_encoder_imports_no_trainer_and_no_loader():
-    code = "import sys; from jepa_pretrain import FrozenEncoder; print(*sys.modules)"
-    result = python(code)
+@pytest.mark.parametrize("name", ["FrozenEncoder", "load_agent"])
+def test_frozen_encoder_and_agent_import_no_trainer_and_no_loader(name: str):
+    result = python(f"import sys; from jepa_pretrain import {name}; print(*sys.modules)")
     assert result.returncode == 0, result.stderr
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert "torch" in loaded

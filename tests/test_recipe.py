@@ -145,7 +145,7 @@ def test_continuing_nothing_begins_anew_and_says_so(demo_shards, tmp_path, capsy
 
 
 def test_user_errors_pass_through_unchanged():
-    from jepa_pretrain.training import plain_errors
+    from jepa_pretrain.mistakes import plain_errors
 
     with pytest.raises(UserError, match="mine"), plain_errors():
         raise UserError("mine")

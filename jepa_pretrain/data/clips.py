@@ -26,7 +26,7 @@ class Span:
 
     Args:
         frames: Frames of a clip (T). Shorter videos hold their last frame, pictures their only one.
-        stride: Every how-manieth frame of the video is taken.
+        stride: Every how-manieth frame of the video is taken; the actions in between are joined side by side.
         fps: Frames per second of the clip instead, whatever the video's rate: at each of the clip's moments the frame
             that a player would show. It repeats frames where the video has fewer.
     """
@@ -116,16 +116,22 @@ def videos() -> ModuleType:
         raise UserError(f"videos need PyAV: install the extra, jepa-pretrain[video] ({error})") from None
 
 
-def actions_at(actions: Tensor, numbers: list[int]) -> Tensor:
-    """The actions of a clip: at each of its frames, the mean of those taken until its next one.
+def actions_at(actions: Tensor, numbers: list[int], stride: int | None = None) -> Tensor:
+    """The actions of a clip: at each of its frames, those taken until its next one.
 
     Args:
         actions: (F, A), one for every frame of the video: what is done from that frame to the next.
         numbers: Which frames the clip has (T).
+        stride: Frames of the video from one frame of the clip to the next, whose actions are joined side by side, the
+            first taken first; past the end of the record its last action stands in. None where it is no fixed number,
+            as with a span by rate: then their mean is given.
 
     Returns:
-        (T, A)
+        (T, stride A), or the means, (T, A).
     """
+    if stride is not None:
+        steps = torch.tensor(numbers)[:, None] + torch.arange(stride)  # (T, stride)
+        return actions[steps.clamp(max=len(actions) - 1)].flatten(1)
     last = 2 * numbers[-1] - numbers[-2] if len(numbers) > 1 else 0
     steps = zip(numbers, [*numbers[1:], last], strict=True)
     return torch.stack([actions[one : max(following, one + 1)].mean(0) for one, following in steps])

@@ -34,6 +34,7 @@ class Pictures(Dataset[Batch]):
         grid: Token grid of the masks.
         max_broken: Share of broken samples past which reading stops; ten are needed at least.
         span: What a clip covers of a video.
+        labels: Whether labels are handed on; without, every one is -1.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Pictures(Dataset[Batch]):
         grid: Grid | None = None,
         max_broken: float = 0.01,
         span: Span = SINGLE,
+        labels: bool = True,
     ):
         if not views:
             raise UserError("no views given: the loader needs at least one, e.g. RandomCrop")
@@ -52,6 +54,7 @@ class Pictures(Dataset[Batch]):
             raise UserError("a masker needs the token grid of the encoder: give `grid`")
         self.index, self.order, self.views, self.maskers, self.grid = index, order, list(views), maskers, grid
         self.samples = Samples(index, max_broken, 2 * order.window if isinstance(order, Shuffled) else 2, span)
+        self.labels = labels
         self.outbox: Outbox | None = None  # given to a worker
 
     def __len__(self) -> int:
@@ -78,7 +81,7 @@ class Pictures(Dataset[Batch]):
             stack.put(0, self._views([(samples[0], [nothing], 0)]))
         masks = self._masks(draw, len(slots.position), mine)
         torch.set_rng_state(state)
-        label = torch.tensor([sample.label for sample in whole], dtype=torch.int64)
+        label = torch.tensor([sample.label if self.labels else -1 for sample in whole], dtype=torch.int64)
         batch = Batch(stack.views(len(whole)), masks, label, [sample.key for sample in whole], _together(acted))
         return batch if self.outbox is None else Parcel(self.outbox, stack.layouts, count, batch)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
-from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode
+from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode, is_video
 from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.labels import label_of
@@ -61,10 +61,15 @@ class Samples:
             if sample.data is None:
                 raise BrokenPicture(sample.fault)
             clips = decode(sample.data, sample.extension, self.span, places)
-            return clips if sample.actions is None else [_with_actions(clip, sample.actions) for clip in clips]
+            return clips if sample.actions is None else [self._with_actions(clip, sample.actions) for clip in clips]
         except BrokenPicture as error:
             self._count_broken(sample.key, str(error))
             return None
+
+    def _with_actions(self, clip: Taken, data: bytearray) -> Taken:
+        actions = read_actions(data, max(clip.numbers) + 1)
+        stride = self.span.stride if self.span.fps is None else None
+        return clip._replace(actions=actions_at(actions, clip.numbers, stride))
 
     def _shard(self, number: int) -> Shard:
         """An open shard; the least recently used one is closed when there are too many."""
@@ -89,5 +94,7 @@ class Samples:
             )
 
 
-def _with_actions(clip: Taken, data: bytearray) -> Taken:
-    return clip._replace(actions=actions_at(read_actions(data, max(clip.numbers) + 1), clip.numbers))
+def holds_videos(index: Index) -> bool:
+    """Whether the first sample is a video."""
+    entry = next(entry for entry in index.shards if entry.samples)
+    return is_video(entry.open(index.cache).first(0, EXTENSIONS) or "")

@@ -14,6 +14,7 @@ from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.evals.encoders import resolve
+from jepa_pretrain.evals.reader import DEFAULT
 
 
 def embed(
@@ -31,7 +32,7 @@ def embed(
     """
     arrow, parquet = _arrow()
     files = _files(Path(pictures))
-    model, console = resolve(encoder), Console()
+    model, console = resolve(encoder, DEFAULT), Console()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(where)
     part, broken, written = Path(out + ".part"), [], 0

@@ -7,29 +7,32 @@ import torch
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Grid
+from jepa_pretrain.evals.reader import Reader
 from jepa_pretrain.interop.frozen import FrozenEncoder
 
 PIXELS_SIZE = 32
 
 
 class Pixels(nn.Module):
-    """The picture itself as its feature: the baseline that every encoder has to beat.
+    """The picture or clip itself as its feature: the baseline that every encoder has to beat.
 
     Args:
         image_size: Pictures are brought to this size, so that the feature stays small.
+        frames: Frames of a clip, which lie side by side in the feature.
     """
 
     name = "pixels"
     untrained = False
 
-    def __init__(self, image_size: int = PIXELS_SIZE):
+    def __init__(self, image_size: int = PIXELS_SIZE, frames: int = 1):
         super().__init__()
-        self.image_size, self.width, self.grid = image_size, 3 * image_size**2, Grid(1, 1, 1)
-        self.config = {"class": "Pixels", "args": {"image_size": image_size}}
+        self.image_size, self.frames = image_size, frames
+        self.width, self.grid = 3 * frames * image_size**2, Grid(1, 1, 1)
+        self.config = {"class": "Pixels", "args": {"image_size": image_size, "frames": frames}}
         self.provenance: dict = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """`(B, C, H, W)` or `(B, C, 1, H, W)`, uint8 or float in 0..1 -> one token `(B, 1, C * H * W)` in 0..1."""
+        """`(B, C, H, W)` or `(B, C, T, H, W)`, uint8 or float in 0..1 -> one token `(B, 1, C * T * H * W)` in 0..1."""
         flat = images.flatten(1).unsqueeze(1)
         return flat.float() / 255 if images.dtype == torch.uint8 else flat.float()
 
@@ -38,14 +41,14 @@ class Pixels(nn.Module):
         return [self(images)]
 
 
-def resolve(encoder: str, image_size: int | None = None) -> FrozenEncoder | Pixels:
+def resolve(encoder: str, reader: Reader) -> FrozenEncoder | Pixels:
     """The encoder that the user named.
 
     Args:
         encoder: `pixels`, or what `FrozenEncoder.load` takes.
-        image_size: Input size, pixels; its own by default, 224 for timm models by name.
+        reader: Input size, frames of `pixels`.
     """
-    return Pixels() if encoder == "pixels" else FrozenEncoder.load(encoder, image_size)
+    return Pixels(frames=reader.frames) if encoder == "pixels" else FrozenEncoder.load(encoder, reader.image_size)
 
 
 def digest(encoder: nn.Module) -> str:

@@ -5,6 +5,7 @@ training set, each sample classified by the others; the test set is met once.
 """
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals import result, splits
 from jepa_pretrain.evals.encoders import digest, resolve
-from jepa_pretrain.evals.features import Features, Reader, load
+from jepa_pretrain.evals.features import Features, load
 from jepa_pretrain.evals.neighbours import nearest, vote
+from jepa_pretrain.evals.reader import DEFAULT, Reader
 
 CHUNK = 2**26  # similarities at a time, 256 MiB
 QUERIES = 5000  # training samples that choose k
@@ -31,11 +33,7 @@ def knn(
     temperature: float = 0.07,
     all_layers: bool = False,
     seed: int = 0,
-    batch_size: int = 256,
-    workers: int = 2,
-    device: str = "auto",
-    cache: str | None = None,
-    image_size: int | None = None,
+    reader: Reader = DEFAULT,
 ) -> None:
     """k-NN: which class do the nearest training pictures have in the space of frozen features?
 
@@ -49,26 +47,21 @@ def knn(
         temperature: Of the votes' weights.
         all_layers: Compare the last four layers side by side instead of the last alone.
         seed: Which training samples choose k, where there are more than 5,000.
-        batch_size: Pictures per forward pass of the encoder.
-        workers: Processes that read pictures.
-        device: `auto`, `cpu` or `cuda`.
-        cache: Folder for features and for copies of remote or compressed shards; the user's cache folder without it.
-        image_size: Input size, pixels; its own by default, 224 for timm models by name.
+        reader: How shards are read.
     """
     if not k or min(k) < 1 or temperature <= 0:
         raise UserError("k needs at least one number of 1 or more, and the temperature must be positive")
     result.check_out(out)
     console, start = Console(), time.perf_counter()
-    reader = Reader(batch_size, workers, cache, result.device_of(device), console)
-    model = resolve(encoder, image_size)
+    model = resolve(encoder, reader)
     state = digest(model)
-    train_set, test_set = load(model, train, test, reader)
+    train_set, test_set = load(model, train, test, reader, console)
     splits.check_labels(train_set.label, test_set.label)
-    train_set, test_set = train_set.labelled().to(reader.device), test_set.labelled().to(reader.device)
+    train_set, test_set = train_set.labelled().to(reader.place), test_set.labelled().to(reader.place)
     read = time.perf_counter()
     found = classify(train_set, test_set, tuple(k), temperature, all_layers, seed)
-    outcome = result.summary("knn", model, train_set, test_set, found.pop("hits")) | {
-        "digest": state, "train": train, "test": test, **found,
+    outcome = result.summary("knn", model, train_set.label, test_set.label, found.pop("hits")) | {
+        "digest": state, "train": train, "test": test, "reader": asdict(reader), **found,
         "seconds": {"features": round(read - start, 2), "neighbours": round(time.perf_counter() - read, 2)},
     }  # fmt: skip
     tried = ", ".join(f"{n}: {share:.2f}" for n, share in outcome["train_top1"].items())

@@ -6,6 +6,7 @@ whole training set and then meets the test set, once.
 """
 
 import time
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,8 @@ from rich.console import Console
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals import heads, result, splits
 from jepa_pretrain.evals.encoders import digest, resolve
-from jepa_pretrain.evals.features import Features, Reader, load
+from jepa_pretrain.evals.features import Features, load
+from jepa_pretrain.evals.reader import DEFAULT, Reader
 
 HELD_OUT = 0.1
 
@@ -49,14 +51,10 @@ def linear(
     out: str | None = None,
     shots: int | None = None,
     epochs: int = 50,
-    batch_size: int = 256,
     lr: tuple[float, ...] = Sweep().lr,
     weight_decay: tuple[float, ...] = Sweep().weight_decay,
     seed: int = 0,
-    workers: int = 2,
-    device: str = "auto",
-    cache: str | None = None,
-    image_size: int | None = None,
+    reader: Reader = DEFAULT,
 ) -> None:
     """Linear probe: how well do the frozen features classify through a linear layer?
 
@@ -68,32 +66,28 @@ def linear(
         out: JSON file to write, or a folder to write it in; into RUN/eval for `report`.
         shots: Use only this many labelled pictures of each class; all without it.
         epochs: Passes over the training features.
-        batch_size: Pictures per step, and per forward pass of the encoder.
         lr: Learning rates to try, for features whose mean squared norm is 1.
         weight_decay: Weight decays to try.
         seed: Seed of the split, of the shots and of the order.
-        workers: Processes that read pictures.
-        device: `auto`, `cpu` or `cuda`.
-        cache: Folder for features and for copies of remote or compressed shards; the user's cache folder without it.
-        image_size: Input size, pixels; its own by default, 224 for timm models by name.
+        reader: How shards are read.
     """
-    sweep = Sweep(epochs, batch_size, tuple(lr), tuple(weight_decay), seed)
+    sweep = Sweep(epochs, reader.batch_size, tuple(lr), tuple(weight_decay), seed)
     check(sweep)
     result.check_out(out)
     console, start = Console(), time.perf_counter()
-    reader = Reader(batch_size, workers, cache, result.device_of(device), console)
-    model = resolve(encoder, image_size)
+    model = resolve(encoder, reader)
     state = digest(model)
-    train_set, test_set = load(model, train, test, reader)
+    train_set, test_set = load(model, train, test, reader, console)
     splits.check_labels(train_set.label, test_set.label)
-    train_set, test_set = train_set.labelled().to(reader.device), test_set.labelled().to(reader.device)
+    train_set, test_set = train_set.labelled().to(reader.place), test_set.labelled().to(reader.place)
     if shots is not None:
-        train_set = train_set.pick(splits.few(train_set.label.cpu(), shots, seed).to(reader.device))
+        train_set = train_set.pick(splits.few(train_set.label.cpu(), shots, seed).to(reader.place))
     read = time.perf_counter()
     found = probe(train_set, test_set, sweep)
     hits = round(found["top1_share"] * len(test_set.label))
-    outcome = result.summary("linear", model, train_set, test_set, hits) | {
-        "digest": state, "train": train, "test": test, "shots": shots, **found,
+    outcome = result.summary("linear", model, train_set.label, test_set.label, hits) | {
+        "digest": state, "train": train, "test": test, "shots": shots,
+        "reader": asdict(reader), **found,
         "seconds": {"features": round(read - start, 2), "heads": round(time.perf_counter() - read, 2)},
     }  # fmt: skip
     top5 = [("top-5", f"{outcome['top5']:.2f} %")] if outcome["top5"] is not None else []

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.evals.features import Features
 from jepa_pretrain.evals.interval import wilson
 
 CONFIDENCE = 0.95
@@ -38,33 +37,46 @@ def check_out(out: str | None) -> None:
         raise UserError(f"cannot write {out}: no permission in {folder}")
 
 
-def summary(protocol: str, encoder: nn.Module, train: Features, test: Features, hits: int) -> dict[str, Any]:
+def summary(protocol: str, encoder: nn.Module, train: Tensor, test: Tensor, hits: int) -> dict[str, Any]:
     """What every evaluation states; accuracies are in percent.
 
     Args:
-        protocol: `linear` or `knn`.
+        protocol: `linear`, `knn` or `attentive`.
         encoder: What was evaluated.
-        train: Labelled training features.
-        test: Labelled test features.
-        hits: Test pictures classified rightly.
+        train: `(n,)` labels of the training samples.
+        test: `(m,)` labels of the test samples.
+        hits: Test samples classified rightly.
     """
-    n = len(test.label)
-    counts = torch.bincount(test.label)
+    n, counts = len(test), torch.bincount(test)
+    return stated(protocol, encoder, len(train), n, train.device) | {
+        "top1": 100 * hits / n,
+        "interval": [100 * bound for bound in wilson(hits, n)],
+        "confidence": CONFIDENCE,
+        "majority": 100 * counts.max().item() / n,
+        "classes": int((counts > 0).sum()),
+    }
+
+
+def stated(protocol: str, encoder: nn.Module, train: int, test: int, device: torch.device) -> dict[str, Any]:
+    """What was evaluated, on how much, and with what.
+
+    Args:
+        protocol: Name of the evaluation.
+        encoder: What was evaluated.
+        train: Training samples.
+        test: Test samples.
+        device: Where.
+    """
     return {
         "protocol": protocol,
         "encoder": encoder.name,
         "untrained": encoder.untrained,
         "architecture": encoder.config,
         "provenance": {key: encoder.provenance.get(key) for key in ("method", "run", "step", "git")},
-        "top1": 100 * hits / n,
-        "interval": [100 * bound for bound in wilson(hits, n)],
-        "confidence": CONFIDENCE,
-        "majority": 100 * counts.max().item() / n,
-        "train_samples": len(train.label),
-        "test_samples": n,
-        "classes": int((counts > 0).sum()),
+        "train_samples": train,
+        "test_samples": test,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name() if train.label.is_cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -86,7 +98,7 @@ def show(result: dict[str, Any], console: Console, rows: list[tuple[str, str]]) 
     for name, text in rows:
         table.add_row(name, text)
     table.add_row("largest class", f"{result['majority']:.2f} %")
-    table.add_row("pictures", f"{result['train_samples']} train, {result['test_samples']} test")
+    table.add_row("samples", f"{result['train_samples']} train, {result['test_samples']} test")
     table.add_row("encoder digest", result["digest"][:16])
     console.print(table)
 
@@ -112,17 +124,3 @@ def write(result: dict[str, Any], out: str | None, console: Console) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     console.print(f"Written to {path}", highlight=False, soft_wrap=True)
-
-
-def device_of(name: str) -> torch.device:
-    """The device that the user named.
-
-    Args:
-        name: `auto`, `cpu`, `cuda`, `cuda:1`...
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error

@@ -8,6 +8,8 @@ from torch import Size, nn
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.allowed import ALLOWED, LEVELS
 from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
+from jepa_pretrain.models.dynamics import ResidualMLP
+from jepa_pretrain.models.frames import Pixels, SmallConv
 from jepa_pretrain.models.hierarchy import Hierarchy
 from jepa_pretrain.models.latent import Discrete, Gaussian, Sparse
 from jepa_pretrain.models.level import Level
@@ -23,18 +25,27 @@ from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.temporal import TemporalPredictor
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.models.world import World
 from jepa_pretrain.untrusted import shown
 
-ENCODERS = (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder)  # of pictures, clips, a hierarchy's moments
+ENCODERS = (
+    ViT,
+    RotaryViT,
+    TiledRotaryViT,
+    MixedViT,
+    TimmEncoder,
+    SmallConv,
+    Pixels,
+)  # of pictures, clips, a hierarchy's moments
 FRAMES = {one.__name__: one for one in ENCODERS}
-KNOWN = FRAMES | {"Hierarchy": Hierarchy}
+KNOWN = FRAMES | {"Hierarchy": Hierarchy, "World": World}
 PREDICTORS = (MaskedPredictor, RotaryPredictor, TiledRotaryPredictor, DensePredictor, DenseRotaryPredictor)
 HEADS = {one.__name__: one for one in (*PREDICTORS, Projector)}  # what stands on an encoder in training
-PARTS = {
-    one.__name__: one for one in (Level, StateEncoder, MacroActions, TemporalPredictor, Discrete, Gaussian, Sparse)
-}
+MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse)
+PARTS = {one.__name__: one for one in MODULES}
 NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules themselves, and of which classes
     "Hierarchy": {"encoder": tuple(FRAMES), "levels": ("Level",)},
+    "World": {"encoder": tuple(FRAMES), "dynamics": ("ResidualMLP", "TemporalPredictor")},
     "Level": {
         "predictor": ("TemporalPredictor",),
         "encoder": ("StateEncoder",),

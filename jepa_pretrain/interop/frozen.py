@@ -42,6 +42,7 @@ class FrozenEncoder(nn.Module):
         self.width = encoder.width
         self.image_size = encoder.image_size
         self.config = describe(encoder)
+        self.frames = self.config["args"].get("frames", 1)  # of a clip that it takes; 1 for pictures
         self.provenance = provenance or {}
         self.name = name
         self.untrained = untrained

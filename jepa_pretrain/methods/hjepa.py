@@ -11,7 +11,7 @@ At every level, with its states s, actions a and latent variables z ~ q(z | s_t,
 and the sum over the levels is trained end to end (Zhang et al. 2026, arXiv 2610.06805), or one level after the other.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +26,21 @@ from jepa_pretrain.optim import OptimizerRecipe
 from jepa_pretrain.schedules import Schedule
 
 
-class Weights(NamedTuple):
-    """What the terms beside the prediction weigh; a latent variable has its own weight, which is part of the energy."""
+@dataclass(frozen=True)
+class Weights:
+    """What the terms beside the prediction weigh.
 
-    objective: float
-    macro: float
+    Args:
+        objective: the anti-collapse objective.
+        macro: the objective on the macro-actions.
+        latent: share of the latent variables' own weights, which are part of their energy, in the course of the run;
+            with a slow start, such as `Ramp(1.0, full=0.5)`, z is used before it costs (a discrete z was given up
+            without one in some runs). None for all of it from the start.
+    """
+
+    objective: float = 0.18
+    macro: float = 0.0
+    latent: Schedule | None = None
 
 
 class HJEPA(Method):
@@ -41,10 +51,9 @@ class HJEPA(Method):
         objective: anti-collapse objective on the states of each moment, at every level that makes its own, such as
             `SIGReg` or `VarianceCovarianceLoss`; may be None with `momentum`.
         optimizer: the optimiser, with its schedules.
-        weight: weight of the objective.
+        weights: what the terms weigh.
         macro_objective: objective on the macro-actions; with `SIGReg` they become standard normal, which a planner can
             draw from.
-        macro_weight: its weight.
         rollout: steps H that the prediction is rolled out for; 1 for teacher forcing alone.
         momentum: momentum of a copy of the hierarchy that gives the targets (EMA and stop-gradient); None for targets
             with gradient, as published. The copy is what is exported then.
@@ -58,9 +67,8 @@ class HJEPA(Method):
         hierarchy: Hierarchy,
         objective: nn.Module | None,
         optimizer: OptimizerRecipe,
-        weight: float = 0.18,
+        weights: Weights = Weights(),
         macro_objective: nn.Module | None = None,
-        macro_weight: float = 0.0,
         rollout: int = 1,
         momentum: Schedule | None = None,
         level_by_level: bool = False,
@@ -72,7 +80,7 @@ class HJEPA(Method):
         if objective is None and momentum is None:
             raise UserError("without an objective and without momentum the states collapse: give one of them")
         self.hierarchy, self.objective, self.macro_objective = hierarchy, objective, macro_objective
-        self.weights = Weights(weight, macro_weight)
+        self.weights = weights
         self.rollout, self.level_by_level = rollout, level_by_level
         self.momentum, self.target = momentum, EMA(hierarchy) if momentum else None
 
@@ -102,12 +110,16 @@ class HJEPA(Method):
             return None
         return min(int(self.progress * len(self.hierarchy.levels)) + 1, len(self.hierarchy.levels))
 
+    def _latent_share(self) -> float:
+        """The share of z's penalty that counts now."""
+        return 1.0 if self.weights.latent is None else self.weights.latent(self.progress)
+
     def _level(self, level: Level, own: Moments, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one level, and its terms by name."""
         terms = self._prediction(level, own, target)
         loss = terms["prediction"] + terms.get("rollout", 0.0)
         if level.latent is not None:
-            loss = loss + level.latent.weight * terms["latent"]
+            loss = loss + self._latent_share() * level.latent.weight * terms["latent"]
         if self.objective is not None and level.encoder is not None:  # shared states are held by the level below
             terms["regularizer"] = self.objective(list(own.states.transpose(0, 1).flatten(1, 2)))[0]  # L x (B N, D)
             loss = loss + self.weights.objective * terms["regularizer"]

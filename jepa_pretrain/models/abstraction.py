@@ -26,6 +26,8 @@ class StateEncoder(nn.Module):
         heads: attention heads.
         hidden: hidden width of the head, twice `width` by default.
         batch_norm: batch norm in the head instead of layer norm, as published; then samples mix in training.
+        join: make a pooled state of all tokens side by side instead of their average, which hardly tells where things
+            are: a small ball in one of 16 tokens moves the average by a sixteenth.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class StateEncoder(nn.Module):
         heads: int = 4,
         hidden: int | None = None,
         batch_norm: bool = False,
+        join: bool = False,
     ) -> None:
         super().__init__()
         grid = tuple(grid or grid_below)
@@ -46,21 +49,21 @@ class StateEncoder(nn.Module):
             raise UserError("a window of more than one moment needs depth: attention is what reads it")
         if grid[0] > grid_below[0] or grid[1] > grid_below[1]:
             raise UserError(f"an abstraction has no more tokens than what it abstracts: {grid} from {grid_below}")
+        if join and grid != (1, 1):
+            raise UserError(f"tokens are joined to one state, a grid of (1, 1), not {grid}")
         self.config = dict(
             below=below, width=width, grid_below=list(grid_below), grid=list(grid), window=window, depth=depth,
-            heads=heads, hidden=hidden, batch_norm=batch_norm,
+            heads=heads, hidden=hidden, batch_norm=batch_norm, join=join,
         )  # fmt: skip
-        self.below, self.width, self.window = below, width, window
+        self.below, self.width, self.window, self.join = below, width, window, join
         self.grid_below, self.grid = tuple(grid_below), grid
         self.moment = nn.Parameter(torch.zeros(window, 1, below))  # how long ago
         self.blocks = blocks(depth, below, heads)
-        hidden = hidden or 2 * width
+        hidden, read = hidden or 2 * width, below * grid_below[0] * grid_below[1] if join else below
         if batch_norm:
-            self.head = Projector(below, (hidden,), width)
+            self.head = Projector(read, (hidden,), width)
         else:
-            self.head = nn.Sequential(
-                nn.LayerNorm(below), nn.Linear(below, hidden), nn.GELU(), nn.Linear(hidden, width)
-            )
+            self.head = nn.Sequential(nn.LayerNorm(read), nn.Linear(read, hidden), nn.GELU(), nn.Linear(hidden, width))
         init_weights(self.blocks, self.blocks)
         nn.init.trunc_normal_(self.moment, std=0.02)
 
@@ -71,7 +74,9 @@ class StateEncoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = x[:, -tokens:]  # of the state's own moment
-        if self.grid != self.grid_below:
+        if self.join:
+            x = x.flatten(1).unsqueeze(1)  # (B L, 1, N D below)
+        elif self.grid != self.grid_below:
             x = F.adaptive_avg_pool2d(x.mT.unflatten(2, self.grid_below), self.grid).flatten(2).mT
         return self.head(x.flatten(0, 1)).unflatten(0, (batch, length, -1))
 

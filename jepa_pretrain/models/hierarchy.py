@@ -102,10 +102,8 @@ class Hierarchy(nn.Module):
         return self.sequence(clip).flatten(1, 2)
 
     def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
-        """States of `layers` levels up to `reads`, lowest first, each `(B, L_i N_i, D_i)`; 0 is the encoder's."""
-        first = self.reads - layers + 1
-        if first < 0:
-            raise UserError(f"level {self.reads} has {self.reads + 1} layers to give, not {layers}")
+        """States of `layers` levels (or as many as there are) up to `reads`, lowest first, each `(B, L_i N_i, D_i)`."""
+        first = max(self.reads - layers + 1, 0)  # 0 is the encoder's
         return [self.at(level)(clip) for level in range(first, self.reads + 1)]
 
     def sequence(self, clip: Tensor) -> Tensor:

@@ -57,12 +57,15 @@ class MaskedPredictor(nn.Module):
         self._make_positions(width, heads, grid)
         self.predictor_blocks = blocks(depth, width, heads, block=self.block)
         self.predictor_norm = nn.LayerNorm(width, eps=1e-6)
-        self.predictor_proj = nn.Linear(width, encoder_width)
+        self._make_heads(width, encoder_width)
         init_weights(self, self.predictor_blocks)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def _make_positions(self, width: int, heads: int, grid: Grid) -> None:
         self.register_buffer("predictor_pos_embed", sincos_3d(width, grid).unsqueeze(0))  # (1, N, P)
+
+    def _make_heads(self, width: int, encoder_width: int) -> None:
+        self.predictor_proj = nn.Linear(width, encoder_width)
 
     def _place(self, x: Tensor, index: Tensor) -> Tensor:
         """Tell tokens (B, ..., P) where they are, before the blocks; index (B, ...)."""
@@ -117,32 +120,14 @@ class TiledRotaryPredictor(RotaryPredictor):
 
 
 class DensePredictor(MaskedPredictor):
-    """Predicts the tokens that are seen too, through a last layer of their own (V-JEPA 2.1).
+    """A `MaskedPredictor` that predicts the tokens that are seen too, through a last layer of its own (V-JEPA 2.1).
 
-    Args:
-        encoder_width: width D of the tokens that come in and go out.
-        grid: token grid of the encoder.
-        width: inner width, narrower than the encoder's.
-        depth: number of blocks.
-        heads: attention heads, a divisor of the inner width.
-        joint: as in `MaskedPredictor`; needed where the masks have several target blocks.
-        fuse: as in `MaskedPredictor`.
+    The arguments are the same; `joint` is needed where the masks have several target blocks.
     """
 
-    def __init__(
-        self,
-        encoder_width: int,
-        grid: Grid,
-        width: int = 384,
-        depth: int = 6,
-        heads: int = 12,
-        joint: bool = False,
-        fuse: int | None = None,
-    ) -> None:
-        super().__init__(encoder_width, grid, width, depth, heads, joint, fuse)
+    def _make_heads(self, width: int, encoder_width: int) -> None:
+        super()._make_heads(width, encoder_width)
         self.predictor_proj_context = nn.Linear(width, encoder_width)
-        nn.init.trunc_normal_(self.predictor_proj_context.weight, std=0.02)
-        nn.init.zeros_(self.predictor_proj_context.bias)
 
     def forward(self, context: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """`(B, K, D)` context tokens -> predicted target tokens `(B, M, K', D)` and context tokens `(B, K, D)`."""

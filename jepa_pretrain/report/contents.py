@@ -9,6 +9,7 @@ import yaml
 from torch import Tensor
 
 from jepa_pretrain.contracts import Grid, Masks, UserError
+from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.views import CentreCrop
@@ -16,13 +17,15 @@ from jepa_pretrain.interop.export import from_checkpoint
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.masking import MultiBlock, Random, Tubes
 from jepa_pretrain.report.addresses import harmless
-from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
+from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown, whole
 
 SMALL = MIB  # bytes of a file that describes a run
 ENTRIES = 100_000  # of a recipe
 POOL = 1024  # pictures read for the neighbours
+CLIPS = 64  # read for the energies
 MASKERS = {f"jepa_pretrain.masking.{kind.__name__}": kind for kind in (MultiBlock, Random, Tubes)}
 MOST = 8  # maskers of a recipe that are drawn
+TRIES = 1000  # the largest number that a masker is given, on grids of fewer tokens
 
 
 class Pictures(NamedTuple):
@@ -112,6 +115,32 @@ def pictures(source: str, size: int, count: int = POOL) -> Pictures:
     return Pictures(torch.cat(images)[:count], torch.cat(label)[:count], index.classes, source)
 
 
+def clips(source: str, config: dict[str, Any], size: int, frames: int) -> tuple[Tensor, Tensor | None]:
+    """Clips of the middle of the first videos of some shards, and the actions in them.
+
+    Args:
+        source: A path, URL, brace or glob pattern, or a folder.
+        config: The recipe, which says how clips are taken.
+        size: Height and width to bring them to.
+        frames: Of each clip (T).
+
+    Returns:
+        `(n, 3, T, H, W)` uint8 and `(n, T, A)`, or None where nothing acted.
+
+    Raises:
+        UserError: There are fewer than two, or the recipe's span is damaged.
+    """
+    given = _arguments(config.get("data")).get("span")
+    given = given if isinstance(given, dict) else {}
+    stride, fps = given.get("stride") or 1, given.get("fps")
+    if not whole(stride, 1, 1 << 16) or not (fps is None or (type(fps) in (int, float) and 0 < fps < 1e6)):
+        raise UserError(f"the recipe's span is damaged: {shown(given)}")
+    batch = next(iter(batches(source, CentreCrop(size), CLIPS, workers=0, span=Span(frames, stride, fps))))
+    if len(batch.views[0]) < 2:
+        raise UserError("fewer than two clips: there is no other future to compare with")
+    return batch.views[0], batch.actions
+
+
 def source_of(config: dict[str, Any]) -> str | list[str]:
     """Where the recipe has its validation, else its training pictures.
 
@@ -151,7 +180,8 @@ def _draw(spec: object, grid: Grid, count: int, rng: torch.Generator) -> Masks:
     if not isinstance(name, str) or name not in MASKERS:
         raise UserError(f"masks of {shown(name)} are not drawn here, only the package's own")
     arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in _arguments(spec).items()}
-    if not all(isinstance(x, int | float) and abs(x) <= grid.tokens for v in arguments.values() for x in _flat(v)):
+    most = max(grid.tokens, TRIES)
+    if not all(isinstance(x, int | float) and abs(x) <= most for v in arguments.values() for x in _flat(v)):
         raise UserError("the recipe's masks are described by something else than small numbers")
     try:
         return MASKERS[name](**arguments)(count, grid, rng)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.frozen import FrozenEncoder
-from jepa_pretrain.report import contents, curves, sections
+from jepa_pretrain.models.hierarchy import Hierarchy
+from jepa_pretrain.report import contents, curves, landscape, sections
 from jepa_pretrain.report.contents import Pictures
 from jepa_pretrain.report.sections import missing, section
 from jepa_pretrain.report.style import STYLE
@@ -21,6 +22,9 @@ ABOUT = {
     "Features": "The first three principal components of the token features, shared by all pictures, as red, green and "
     "blue: equal colours mean similar features.",
     "Nearest neighbours": "Left a picture, right the five most similar ones by the cosine of the pooled features.",
+    "Energies": "How badly the model explains a future: of clips as they went on, and of the same beginnings with how "
+    "another clip went on. By level and number of its steps; an AUROC of 1 tells them apart always, .5 is chance. "
+    "Another clip has another background too, which is the easier half of it.",
     "Frozen evaluation": "The encoder is frozen; the interval is what the number of test pictures leaves open.",
 }
 
@@ -72,6 +76,7 @@ def compose(folder: Path, data: str | None) -> str:
         sections.alarm_list(contents.alarms(folder), columns),
         section("Frozen evaluation", ABOUT["Frozen evaluation"], _results(found, folder)),
         section("Training", _pace(columns), sections.curve_figures(columns) if columns else missing("no metrics.csv")),
+        *_energies(config, encoder, data),
         *_seen(config, encoder, pictures, why_no_pictures),
         "<footer class='soft'>Written by jepa-pretrain report.</footer>",
     ]
@@ -92,6 +97,20 @@ def _seen(config: dict[str, Any], encoder: FrozenEncoder | None, pictures: Pictu
         section("Features", ABOUT["Features"], sections.feature_pairs(pictures, encoder)),
         section("Nearest neighbours", ABOUT["Nearest neighbours"], sections.neighbour_rows(pictures, encoder)),
     ]
+
+
+def _energies(config: dict[str, Any], encoder: FrozenEncoder | None, data: str | None) -> list[str]:
+    """The energy landscape of a hierarchy; nothing for other encoders."""
+    if encoder is None or not isinstance(encoder.encoder, Hierarchy):
+        return []
+    hierarchy = encoder.encoder
+
+    def drawn() -> str:
+        source = data or contents.source_of(config)
+        return landscape.energies(hierarchy, *contents.clips(source, config, hierarchy.image_size, hierarchy.frames))
+
+    body, reason = _try(drawn)
+    return [section("Energies", ABOUT["Energies"], body or missing(reason))]
 
 
 def _pictures(config: dict[str, Any], data: str | None, encoder: FrozenEncoder) -> tuple[Pictures | None, str]:

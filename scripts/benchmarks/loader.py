@@ -17,6 +17,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -55,7 +56,7 @@ class Keep(View):
         return self.kept[self.count % KEEP].copy_(image)
 
 
-def bare_loop(index: Index, part: int, view: View, seconds: float, start: object, out: object) -> None:
+def bare_loop(index: Index, view: View, part: int, seconds: float, start: object, out: object) -> None:
     """One process of the limit: decodes what it holds in memory until time is up."""
     torch.set_num_threads(1)
     slots = Shuffled(index.sizes, HELD).slots(Draw(0, part))
@@ -70,13 +71,17 @@ def bare_loop(index: Index, part: int, view: View, seconds: float, start: object
     out.put((done / (time.perf_counter() - begin), (time.process_time() - used) / done))
 
 
-def bare(index: Index, view: View, workers: int, seconds: float) -> tuple[float, float]:
-    """Images/s of all processes of the limit together, and processor seconds per image."""
+def bare(loop: Callable[[int, float, object, object], None], workers: int, seconds: float) -> tuple[float, float]:
+    """Samples/s of all processes of the limit together, and processor seconds per sample.
+
+    Args:
+        loop: What a process does: (number of the process, seconds, barrier to wait at, queue for rate and cost).
+        workers: How many there are.
+        seconds: How long each works.
+    """
     context = get_context("fork")
     start, out = context.Barrier(workers), context.Queue()
-    jobs = [
-        context.Process(target=bare_loop, args=(index, number, view, seconds, start, out)) for number in range(workers)
-    ]
+    jobs = [context.Process(target=loop, args=(number, seconds, start, out)) for number in range(workers)]
     for job in jobs:
         job.start()
     rates = [out.get() for _ in jobs]
@@ -110,6 +115,38 @@ def processor_time(loader: Loader) -> float:
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
+class Comparison:
+    """Limit and loader in turns, and the table of both.
+
+    Args:
+        unit: Of the processor times: "us" or "ms".
+        workers: Processes on each side.
+        rounds: Turns.
+        seconds: Per measurement.
+    """
+
+    def __init__(self, unit: str, workers: int, rounds: int, seconds: float) -> None:
+        self.scale, self.workers, self.rounds, self.seconds = {"us": 1e6, "ms": 1e3}[unit], workers, rounds, seconds
+        costs = f"limit CPU {unit}", f"loader CPU {unit}"
+        self.table = Table("work", "limit/s", "loader/s", "ratio", *costs, "ratio", box=None)
+
+    def add(self, name: str, loop: Callable[[int, float, object, object], None], loader: Loader) -> None:
+        """Measures one kind of work; medians of the rounds."""
+        read = loader_pass(loader)
+        rounds = [(*bare(loop, self.workers, self.seconds), *read(self.seconds)) for _ in range(self.rounds)]
+        limit, least, reached, used = (median(column) for column in zip(*rounds, strict=True))
+        speed, cost = median(one[2] / one[0] for one in rounds), median(one[1] / one[3] for one in rounds)
+        times = (f"{limit:.0f}", f"{reached:.0f}", f"{speed:.2f}")
+        self.table.add_row(name, *times, f"{least * self.scale:.4g}", f"{used * self.scale:.4g}", f"{cost:.2f}")
+
+    def show(self, title: str) -> None:
+        """Prints the table."""
+        console = Console()
+        console.print(title)
+        console.print(f"medians of {self.rounds} rounds; CPU: processor time per sample, of all processes")
+        console.print(self.table)
+
+
 def advance(loader: Loader, batches: object) -> tuple[int, object]:
     """The size of the next batch; begins the next epoch where one ends."""
     batch = next(batches, None)
@@ -132,26 +169,16 @@ def main() -> None:
     index = open_index(options.shards, options.cache)
     for entry in index.shards:
         entry.open(index.cache)  # unpacks compressed ones, and warms the page cache
-    table = Table("work", "limit/s", "loader/s", "ratio", "limit CPU us", "loader CPU us", "ratio", box=None)
+    comparison = Comparison("us", options.workers, options.rounds, options.seconds)
     crop = RandomCrop(options.size)
     for name, alone, view in (
         ("decode", unchanged, unchanged),
         ("decode, keep", Keep(), unchanged),
         (f"decode, crop {options.size}", crop, crop),
     ):
-        read = loader_pass(Loader(Pictures(index, Shuffled(index.sizes, options.batch), [view]), options.workers))
-        rounds = [
-            (*bare(index, alone, options.workers, options.seconds), *read(options.seconds))
-            for _ in range(options.rounds)
-        ]
-        limit, least, reached, used = (median(column) for column in zip(*rounds, strict=True))
-        speed, cost = median(one[2] / one[0] for one in rounds), median(one[1] / one[3] for one in rounds)
-        times = (f"{limit:.0f}", f"{reached:.0f}", f"{speed:.2f}", f"{least * 1e6:.0f}", f"{used * 1e6:.0f}")
-        table.add_row(name, *times, f"{cost:.2f}")
-    console = Console()
-    console.print(f"{index.samples} pictures, batches of {options.batch}, {options.workers} processes")
-    console.print(f"medians of {options.rounds} rounds; CPU: processor time per picture, of all processes")
-    console.print(table)
+        loader = Loader(Pictures(index, Shuffled(index.sizes, options.batch), [view]), options.workers)
+        comparison.add(name, partial(bare_loop, index, alone), loader)
+    comparison.show(f"{index.samples} pictures, batches of {options.batch}, {options.workers} processes")
 
 
 if __name__ == "__main__":

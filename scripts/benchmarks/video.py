@@ -13,15 +13,12 @@ Videos of one shard set should have one size.
 import argparse
 import random
 import time
+from functools import partial
 from io import BytesIO
-from multiprocessing import get_context
-from statistics import median
 
 import av
 import torch
-from loader import loader_pass, unchanged
-from rich.console import Console
-from rich.table import Table
+from loader import Comparison, unchanged
 
 from jepa_pretrain.data.clips import VIDEOS, Span
 from jepa_pretrain.data.index import Index, open_index
@@ -51,31 +48,18 @@ def plain_clip(data: bytes, frames: int, place: float) -> int:
     return done
 
 
-def bare_loop(index: Index, frames: int, seconds: float, start: object, out: object) -> None:
+def bare_loop(index: Index, frames: int, part: int, seconds: float, start: object, out: object) -> None:
     """One process of the limit."""
     torch.set_num_threads(1)
     shard = index.shards[0].open(index.cache)
     held = [bytes(shard.read_first(number, VIDEOS)) for number in range(min(len(shard), HELD))]
-    rng = random.Random(0)
+    rng = random.Random(part)
     start.wait()
     done, begin, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - begin < seconds:
         plain_clip(held[done % len(held)], frames, rng.random())
         done += 1
     out.put((done / (time.perf_counter() - begin), (time.process_time() - used) / done))
-
-
-def bare(index: Index, frames: int, workers: int, seconds: float) -> tuple[float, float]:
-    """Clips/s of all processes of the limit together, and processor seconds per clip."""
-    context = get_context("fork")
-    start, out = context.Barrier(workers), context.Queue()
-    jobs = [context.Process(target=bare_loop, args=(index, frames, seconds, start, out)) for _ in range(workers)]
-    for job in jobs:
-        job.start()
-    rates = [out.get() for _ in jobs]
-    for job in jobs:
-        job.join()
-    return sum(rate for rate, _ in rates), sum(used for _, used in rates) / len(rates)
 
 
 def main() -> None:
@@ -89,22 +73,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     index = open_index(options.shards)
-    table = Table("work", "limit/s", "loader/s", "ratio", "limit CPU ms", "loader CPU ms", "ratio", box=None)
+    comparison = Comparison("ms", options.workers, options.rounds, options.seconds)
     for name, view in (("decode", unchanged), (f"decode, crop {options.size}", RandomCrop(options.size))):
         order, span = Shuffled(index.sizes, options.batch), Span(options.frames)
-        read = loader_pass(Loader(Pictures(index, order, [view], span=span), options.workers))
-        rounds = [
-            (*bare(index, options.frames, options.workers, options.seconds), *read(options.seconds))
-            for _ in range(options.rounds)
-        ]
-        limit, least, reached, used = (median(column) for column in zip(*rounds, strict=True))
-        speed, cost = median(one[2] / one[0] for one in rounds), median(one[1] / one[3] for one in rounds)
-        times = (f"{limit:.0f}", f"{reached:.0f}", f"{speed:.2f}", f"{least * 1e3:.2f}", f"{used * 1e3:.2f}")
-        table.add_row(name, *times, f"{cost:.2f}")
-    console = Console()
-    console.print(f"{index.samples} videos, clips of {options.frames} frames, batches of {options.batch}")
-    console.print(f"medians of {options.rounds} rounds; CPU: processor time per clip, of all processes")
-    console.print(table)
+        loader = Loader(Pictures(index, order, [view], span=span), options.workers)
+        comparison.add(name, partial(bare_loop, index, options.frames), loader)
+    comparison.show(f"{index.samples} videos, clips of {options.frames} frames, batches of {options.batch}")
 
 
 if __name__ == "__main__":

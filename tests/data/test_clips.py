@@ -97,9 +97,16 @@ def test_evaluation_reads_the_middle_or_evenly_spread_clips(pattern: str):
 def test_actions_are_those_of_the_frames(pattern: str):
     (batch,) = batches(pattern, CentreCrop(16), workers=0, span=SPAN)
     numbers = torch.tensor(shown(batch.views[0])).float()
-    assert torch.equal(batch.actions[..., 0], numbers + 0.5), "the mean of two frames' actions, up to the next frame"
-    assert torch.equal(batch.actions[..., 1], -numbers - 0.5)
+    last = torch.tensor([12 + 2 * sample - 1 for sample in range(12)])[:, None]  # frames of the videos
+    following = torch.minimum(numbers + 1, last)
+    assert batch.actions.shape == (12, 4, 4), "two frames' actions of width 2, up to the next frame"
+    for number, expected in enumerate((numbers, -numbers, following, -following)):
+        assert torch.equal(batch.actions[..., number], expected)
+    (rated,) = batches(pattern, CentreCrop(16), workers=0, span=Span(frames=4, fps=5))
+    assert rated.actions.shape == (12, 4, 2), "by rate, their mean"
     ramp = torch.arange(10.0)[:, None]
+    assert actions_at(ramp, [0, 3, 6, 9], 3).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 9, 9]]
+    assert actions_at(torch.stack([ramp[:, 0], -ramp[:, 0]], 1), [4], 2).tolist() == [[4, -4, 5, -5]]
     assert actions_at(ramp, [3, 4, 5]).flatten().tolist() == [3, 4, 5]
     assert actions_at(ramp, [0, 4, 8]).flatten().tolist() == [1.5, 5.5, 8.5], "the last as far as it goes"
     assert actions_at(ramp, [2, 2, 3, 3]).flatten().tolist() == [2, 2, 3, 3], "a frame that is held"

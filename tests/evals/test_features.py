@@ -10,9 +10,11 @@ from jepa_pretrain import FrozenEncoder
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.views import CentreCrop
-from jepa_pretrain.evals import features as module
+from jepa_pretrain.evals import kept
+from jepa_pretrain.evals.calibration import calibrate, needs_calibration
 from jepa_pretrain.evals.encoders import Pixels, digest
-from jepa_pretrain.evals.features import Reader, calibrate, extract, load
+from jepa_pretrain.evals.features import extract, load
+from jepa_pretrain.evals.reader import Reader
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 
@@ -39,12 +41,15 @@ def shard(tmp_path):
 
 @pytest.fixture
 def reader(tmp_path):
-    return Reader(batch_size=10, workers=0, cache=str(tmp_path / "cache"), console=Console(file=io.StringIO()))
+    return Reader(batch_size=10, workers=0, cache=str(tmp_path / "cache"))
+
+
+QUIET = Console(file=io.StringIO())
 
 
 def test_features_are_pooled_tokens_in_order(shard, reader):
     encoder = counting()
-    found, _ = load(encoder, shard, shard, reader)
+    found, _ = load(encoder, shard, shard, reader, QUIET)
     clip = torch.cat([batch.views[0] for batch in batches(shard, CentreCrop(16), 24, 0)])
     assert found.layers.shape == (24, 4 * 12) and found.width == 12
     assert torch.allclose(found.last, encoder(clip).mean(dim=1), atol=1e-6)
@@ -55,29 +60,29 @@ def test_features_are_pooled_tokens_in_order(shard, reader):
 
 def test_second_run_does_not_call_the_encoder(shard, reader):
     first, second = counting(), counting()
-    ours, _ = load(first, shard, shard, reader)
-    theirs, _ = load(second, shard, shard, reader)
+    ours, _ = load(first, shard, shard, reader, QUIET)
+    theirs, _ = load(second, shard, shard, reader, QUIET)
     assert first.seen == 24 and second.seen == 0
     assert torch.equal(ours.layers, theirs.layers) and torch.equal(ours.label, theirs.label)
 
 
 def test_other_weights_or_pictures_are_computed_anew(tmp_path, shard, reader):
-    load(counting(0), shard, shard, reader)
+    load(counting(0), shard, shard, reader, QUIET)
     other = counting(1)
-    load(other, shard, shard, reader)
+    load(other, shard, shard, reader, QUIET)
     assert other.seen == 24
     again = counting(0)
     write_shard(tmp_path / "a.tar", seed=5)  # same name, same size, other pictures
-    load(again, shard, shard, reader)
+    load(again, shard, shard, reader, QUIET)
     assert again.seen == 24
 
 
 def test_a_damaged_cache_file_is_replaced(tmp_path, shard, reader):
-    load(counting(), shard, shard, reader)
+    load(counting(), shard, shard, reader, QUIET)
     (kept,) = (tmp_path / "cache" / "features").iterdir()
     kept.write_bytes(kept.read_bytes()[:100])
     again = counting()
-    load(again, shard, shard, reader)
+    load(again, shard, shard, reader, QUIET)
     assert again.seen == 24
 
 
@@ -85,9 +90,9 @@ def test_a_full_disk_is_one_line(shard, reader, monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(kept, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
-        load(counting(), shard, shard, reader)
+        load(counting(), shard, shard, reader, QUIET)
     assert not list((tmp_path / "cache" / "features").iterdir())
 
 
@@ -95,7 +100,7 @@ def test_diverged_encoder(shard, reader):
     encoder = counting()
     nn.init.constant_(encoder.encoder.norm.weight, torch.nan)
     with pytest.raises(UserError, match="not finite"):
-        load(encoder, shard, shard, reader)
+        load(encoder, shard, shard, reader, QUIET)
 
 
 def test_digest_tells_encoders_apart():
@@ -125,29 +130,29 @@ def test_an_untrained_encoder_is_calibrated_before_both_sets_and_cached(tmp_path
         return FrozenEncoder(TimmEncoder("test_resnet", image_size=16), untrained=True)
 
     encoder = fresh()
-    train, test = load(encoder, shard, other, reader)
+    train, test = load(encoder, shard, other, reader, QUIET)
     stream = next(iter(batches(other, CentreCrop(16), 20, 0)))
     assert torch.allclose(encoder(stream.views[0]).mean(dim=1), test.last, atol=1e-5)
     again = fresh()
     before = digest(again)
-    cached = load(again, shard, other, reader)
+    cached = load(again, shard, other, reader, QUIET)
     assert digest(again) == before  # nothing was computed
     assert torch.equal(cached[0].layers, train.layers) and torch.equal(cached[1].layers, test.layers)
 
 
 def test_only_untrained_batch_norms_are_calibrated():
     untrained = FrozenEncoder(TimmEncoder("test_resnet", image_size=16), untrained=True)
-    assert module.needs_calibration(untrained)
-    assert not module.needs_calibration(FrozenEncoder(untrained.encoder))
-    assert not module.needs_calibration(FrozenEncoder(counting().encoder, untrained=True))
+    assert needs_calibration(untrained)
+    assert not needs_calibration(FrozenEncoder(untrained.encoder))
+    assert not needs_calibration(FrozenEncoder(counting().encoder, untrained=True))
 
 
 def test_pixels_are_the_picture(shard, reader):
-    found, _ = load(Pixels(16), shard, shard, reader)
+    found, _ = load(Pixels(16), shard, shard, reader, QUIET)
     clip = next(iter(batches(shard, CentreCrop(16), 24, 0))).views[0]
     assert torch.allclose(found.last, clip.flatten(1) / 255) and found.width == 3 * 16 * 16
 
 
-def test_an_empty_stream_is_refused(reader):
+def test_an_empty_stream_is_refused():
     with pytest.raises(UserError, match="no readable picture"):
-        extract(Pixels(), [], 0, "nothing", reader)
+        extract(Pixels(), [], 0, "nothing", QUIET)

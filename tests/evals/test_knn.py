@@ -8,6 +8,7 @@ from known_features import clusters, write_shard
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals import knn as module
 from jepa_pretrain.evals.knn import classify, knn, votes
+from jepa_pretrain.evals.reader import Reader
 
 
 def brute_force(query, bank, values, k, temperature, skip=None):
@@ -66,7 +67,7 @@ def test_k_that_exceeds_the_training_set():
 
 def test_command(tmp_path, capsys):
     train, test = write_shard(tmp_path / "a.tar", seed=0), write_shard(tmp_path / "b.tar", 20, seed=1)
-    knn("pixels", train, test, str(tmp_path / "r.json"), k=(1, 5), workers=0, cache=str(tmp_path / "c"))
+    knn("pixels", train, test, str(tmp_path / "r.json"), k=(1, 5), reader=Reader(workers=0, cache=str(tmp_path / "c")))
     outcome = json.loads((tmp_path / "r.json").read_text())
     assert outcome["test_samples"] == 20 and outcome["top1"] == 5 * outcome["top1"] // 5 and outcome["k"] in (1, 5)
     assert "knn evaluation of pixels" in capsys.readouterr().out

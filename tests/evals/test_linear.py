@@ -7,6 +7,7 @@ from known_features import clusters, write_shard
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals import linear as module
 from jepa_pretrain.evals.linear import Sweep, linear, probe, select
+from jepa_pretrain.evals.reader import Reader
 
 SHORT = Sweep(epochs=10, batch_size=64, lr=(1.0, 10.0), weight_decay=(0.0, 1e-4))
 
@@ -64,7 +65,14 @@ def test_only_one_layer_makes_no_second_representation():
 
 def test_command_writes_a_table_and_json(tmp_path, capsys):
     train, test = write_shard(tmp_path / "a.tar", seed=0), write_shard(tmp_path / "b.tar", 20, seed=1)
-    linear("pixels", train, test, str(tmp_path / "eval" / "r.json"), epochs=5, workers=0, cache=str(tmp_path / "c"))
+    linear(
+        "pixels",
+        train,
+        test,
+        str(tmp_path / "eval" / "r.json"),
+        epochs=5,
+        reader=Reader(workers=0, cache=str(tmp_path / "c")),
+    )
     outcome = json.loads((tmp_path / "eval" / "r.json").read_text())
     assert outcome["top1"] == 100 and outcome["test_samples"] == 20 and outcome["train_samples"] == 24
     low, high = outcome["interval"]
@@ -78,10 +86,18 @@ def test_command_writes_a_table_and_json(tmp_path, capsys):
 
 def test_shots_keep_so_many_of_each_class(tmp_path):
     train, test = write_shard(tmp_path / "a.tar", 40), write_shard(tmp_path / "b.tar", 20, seed=1)
-    linear("pixels", train, test, f"{tmp_path}/eval/", shots=3, epochs=5, workers=0, cache=str(tmp_path / "c"))
+    linear(
+        "pixels",
+        train,
+        test,
+        f"{tmp_path}/eval/",
+        shots=3,
+        epochs=5,
+        reader=Reader(workers=0, cache=str(tmp_path / "c")),
+    )
     assert json.loads((tmp_path / "eval" / "linear-pixels.json").read_text())["train_samples"] == 6
     with pytest.raises(UserError, match="fewer than shots = 21"):
-        linear("pixels", train, test, shots=21, workers=0, cache=str(tmp_path / "c"))
+        linear("pixels", train, test, shots=21, reader=Reader(workers=0, cache=str(tmp_path / "c")))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +113,7 @@ def test_shots_keep_so_many_of_each_class(tmp_path):
 def test_labels_no_probe_can_use(tmp_path, train, test, message):
     shards = write_shard(tmp_path / "a.tar", **train), write_shard(tmp_path / "b.tar", seed=1, **test)
     with pytest.raises(UserError, match=message):
-        linear("pixels", *shards, epochs=1, workers=0, cache=str(tmp_path / "c"))
+        linear("pixels", *shards, epochs=1, reader=Reader(workers=0, cache=str(tmp_path / "c")))
 
 
 def test_impossible_settings(tmp_path):
@@ -109,7 +125,7 @@ def test_impossible_settings(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         linear("pixels", "a", "b", out=str(tmp_path / "file" / "r.json"))
     with pytest.raises(UserError, match="no device"):
-        linear("pixels", "a", "b", device="abacus")
+        Reader(device="abacus")
 
 
 def test_head_says_what_it_is():

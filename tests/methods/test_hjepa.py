@@ -8,12 +8,12 @@ import torch.distributed as dist
 from small_hierarchies import WIDTH, first, hierarchy, upper
 
 from jepa_pretrain.contracts import Batch, UserError
-from jepa_pretrain.methods.hjepa import HJEPA
+from jepa_pretrain.methods.hjepa import HJEPA, Weights
 from jepa_pretrain.models.latent import Discrete, Gaussian
 from jepa_pretrain.objectives.sigreg import SIGReg
 from jepa_pretrain.objectives.vicreg import VarianceCovarianceLoss
 from jepa_pretrain.optim import AdamW
-from jepa_pretrain.schedules import Constant
+from jepa_pretrain.schedules import Constant, Ramp
 
 B, T, A = 6, 9, 2
 
@@ -30,7 +30,9 @@ def with_actions(objective=None, **options):
 def without_actions(**options):
     torch.manual_seed(0)
     levels = first(latent=Discrete(WIDTH, 4)), upper(2, of_states=True, latent=Gaussian(WIDTH, 3)), upper(2, inputs=4)
-    return method(hierarchy(*levels), macro_objective=SIGReg(16), macro_weight=0.1, rollout=3, **options)
+    return method(
+        hierarchy(*levels), macro_objective=SIGReg(16), rollout=3, **({"weights": Weights(macro=0.1)} | options)
+    )
 
 
 def batch(actions=True):
@@ -59,7 +61,7 @@ def test_contract(make, acted):
 
 
 def test_the_loss_is_the_algorithm():
-    made, data = with_actions(weight=0.3).eval(), batch()
+    made, data = with_actions(weights=Weights(0.3)).eval(), batch()
     total = 0.0
     for level, own in zip(made.hierarchy.levels, made.hierarchy.moments(data.views[0], data.actions), strict=True):
         s, a = own
@@ -88,6 +90,18 @@ def test_learns(make, acted):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+def test_the_cost_of_z_starts_slowly(monkeypatch):
+    made, losses = without_actions(weights=Weights(latent=Ramp(1.0, full=0.5))).eval(), []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        monkeypatch.setattr(HJEPA, "progress", progress)
+        torch.manual_seed(0)
+        output = made.step(batch(False))
+        losses.append(float(output.loss.detach()))
+    cost = sum(made.hierarchy.levels[n].latent.weight * float(output.terms[f"level{n + 1}/latent"]) for n in (0, 1))
+    assert cost > 0
+    assert [x - losses[0] for x in losses] == pytest.approx([0.0, cost / 2, cost, cost], abs=1e-4 * losses[0])
 
 
 def test_a_target_copy_gives_the_targets():
@@ -160,7 +174,7 @@ def test_two_ranks_equal_one_on_the_joined_batch(tmp_path):
 @pytest.mark.parametrize("weight", [1.0, 0.0])
 def test_without_the_variance_term_the_encoder_collapses(weight):
     torch.manual_seed(0)
-    made = method(hierarchy(first(moments=3)), weight=weight)
+    made = method(hierarchy(first(moments=3)), weights=Weights(weight))
     optimizer = torch.optim.AdamW(made.parameters(), 1e-2)
     spread = []
     for _ in range(25):

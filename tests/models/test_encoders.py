@@ -6,6 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from jepa_pretrain.contracts import Encoder, UserError
+from jepa_pretrain.models.frames import SmallConv
 from jepa_pretrain.models.rotary_vit import RotaryViT, TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
@@ -17,6 +18,7 @@ ENCODERS = {
     "resnet": lambda: TimmEncoder("test_resnet", 32),
     "resnet18 with a CIFAR stem": lambda: TimmEncoder("resnet18", 32, cifar_stem=True),
     "convnext": lambda: TimmEncoder("test_convnext", 64),
+    "small convolutions": lambda: SmallConv(32, 16),
     "timm vit": lambda: TimmEncoder("test_vit", 64),
 }
 
@@ -70,6 +72,14 @@ def test_init_rescales_with_depth():
     first, last = vit.blocks[0].mlp.fc2.weight.std(), vit.blocks[7].mlp.fc2.weight.std()
     assert abs(first / last - 8**0.5) < 0.15
     assert abs(vit.blocks[7].attn.qkv.weight.std() - 0.02) < 0.001
+
+
+@pytest.mark.parametrize("size, patch, std", [(224, 16, 0.02), (224, 14, 0.02), (32, 4, 0.07), (32, 8, 0.035)])
+def test_small_patches_weigh_as_much_beside_their_positions_as_large_ones(size, patch, std):
+    vit = ViT(size, patch, 256, 1, 4)
+    assert vit.patch_embed.proj.weight.std().item() == pytest.approx(std, rel=0.05)
+    content = vit.patch_embed(torch.randn(4, 3, 1, size, size)).std().item()
+    assert 0.6 < content / vit.pos_embed.square().mean().sqrt() < 0.85
 
 
 def test_video_is_a_bigger_grid():

@@ -136,6 +136,20 @@ def test_tokens_are_averaged_over_space():
     torch.testing.assert_close(half(tokens), alone(rows))
 
 
+def test_joined_tokens_tell_where_things_are():
+    tokens = torch.randn(B, 3, 1, 4, WIDTH)
+    elsewhere = tokens.roll(1, dims=3)
+    made = {join: StateEncoder(WIDTH, WIDTH, (2, 2), (1, 1), join=join) for join in (False, True)}
+    assert made[True](tokens).shape == (B, 3, 1, WIDTH)
+    torch.testing.assert_close(made[False](tokens), made[False](elsewhere))
+    assert (made[True](tokens) - made[True](elsewhere)).abs().max() > 0.1
+    whole = hierarchy(first(grid=(2, 2)), Level(predictor(), made[True], 2))
+    built = build(describe(whole), {name: one.shape for name, one in whole.state_dict().items()}, "here")
+    assert built.levels[1].encoder.join
+    with pytest.raises(UserError, match="joined"):
+        StateEncoder(WIDTH, WIDTH, (2, 2), (2, 2), join=True)
+
+
 def test_lifting_predictions_is_encoding_the_joined_sequence():
     made = shaken(hierarchy(first(), upper(2, macro=0, window=2)))
     states = made.at(1).sequence(clip())

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,6 +143,24 @@ def checkpoint(folder: Path) -> bytes:
     return out.getvalue()
 
 
+def videos() -> list[bytes]:
+    from small_videos import frames, video
+
+    coded = [video(frames(12), options={"g": "4"}), video(frames(6), "avi", "mpeg4", "yuv420p")]
+    uneven = video(frames(8), "webm", "libvpx-vp9", "yuv420p", times=[0, 3, 11, 12, 20, 40, 41, 60])
+    return [*coded, uneven, video(frames(9), "matroska", "mpeg4", "yuv420p", turned=90)]
+
+
+def read_video(data: bytes, folder: Path) -> None:
+    from jepa_pretrain.data.clips import Span
+    from jepa_pretrain.data.videos import decode_clips
+
+    for taken in decode_clips(bytearray(data), Span(4), [0.0, 0.9]):
+        clip = taken[0]
+        assert clip.dtype == torch.uint8 and clip.shape[:2] == (4, 3) and clip[0, 0].numel() <= MAX_PIXELS
+        clip.max()
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     """All of them; their surroundings are made in `folder`."""
     export, shards = exported(folder / "export"), indexed(folder / "shards", 3)
@@ -149,7 +168,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     packed = write_tar(folder / "b.tar.gz", numbered(0, 2)).read_bytes()
     run = json.dumps({"protocol": "knn", "encoder": "e", "top1": 5.5, "interval": [1, 2], "test_samples": 3})
     recipe = "data:\n  init_args:\n    train: a.tar\n    masker: {class_path: x, init_args: {}}\nl: &l [1]\nm: *l\n"
-    return {
+    filmed = {"video": Reader(videos(), read_video, 200)} if find_spec("av") else {}
+    return filmed | {
         "tar": Reader(tars(folder), read_tar),
         "gzip": Reader([packed], read_gzip),
         "index": Reader([(shards / "index.json").read_bytes()], read_index),

@@ -12,6 +12,7 @@ import os
 import random
 import tarfile
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ DRAWN = 30 * min(TIMES, 30)  # by hypothesis, for each reader
 START = int(os.environ.get("JEPA_FUZZ_SEED", "0"))
 LAST = "last-input"  # the input that a crash happened on lies here, in the test's folder
 NAMES = ("tar", "gzip", "index", "picture", "jpeg", "label", "config", "weights", "checkpoint", "run")
+VIDEO = pytest.param("video", marks=pytest.mark.skipif(not find_spec("av"), reason="PyAV is not installed"))
 NUMBERS = [
     b"\xff" * 4,
     b"\0" * 4,
@@ -105,7 +107,7 @@ def fuzz(name: str, folder: Path) -> None:
     assert {path.parent for path in folder.rglob("*")} <= before | {folder / "cache"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, VIDEO])
 def test_damaged_files_are_refused_or_read(name: str, tmp_path: Path):
     (tmp_path / "in").mkdir()
     outcome = in_child(fuzz, name, tmp_path / "in", seconds=120 + 30 * TIMES)

@@ -26,7 +26,8 @@ from jepa_pretrain.data.show import show
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.verify import verify
 from jepa_pretrain.data.views import CentreCrop
-from jepa_pretrain.evals.features import _read as cached
+from jepa_pretrain.evals.features import KIND
+from jepa_pretrain.evals.kept import read as cached
 from jepa_pretrain.interop import checkpoint
 from jepa_pretrain.interop.architectures import describe
 from jepa_pretrain.interop.formats import export
@@ -113,14 +114,14 @@ def test_a_checkpoint_does_not_change_the_recipe(tmp_path: Path):
 def test_what_a_feature_cache_holds_is_checked(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     torch.save(Evil(f"touch {tmp_path}/ran"), path)
-    assert cached(path) is None
+    assert cached(path, KIND) is None
     layers, label = torch.zeros(4, 6), torch.zeros(4, dtype=torch.int64)
     for tensors, width in (({"layers": layers, "label": label}, 6), ({"layers": layers, "label": label[1:]}, 6)):
         save_file(tensors, path, metadata={"width": str(width)})
-        assert (cached(path) is None) == (len(tensors["label"]) != 4)
+        assert (cached(path, KIND) is None) == (len(tensors["label"]) != 4)
     for metadata in ({"width": "7"}, {"width": "x"}, {}):
         save_file({"layers": layers, "label": label}, path, metadata=metadata)
-        assert cached(path) is None
+        assert cached(path, KIND) is None
     assert not (tmp_path / "ran").exists()
 
 

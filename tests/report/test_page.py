@@ -5,10 +5,12 @@ import pytest
 import torch
 import yaml
 from known_features import write_shard
+from small_hierarchies import first, hierarchy, upper
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop import export
 from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.report import contents, landscape
 from jepa_pretrain.report.page import report
 
 
@@ -30,7 +32,14 @@ def run(tmp_path):
     export.write(encoder, folder / "export", {"method": "IJEPA", "step": 30, "git": "abc123"})
     masker = {
         "class_path": "jepa_pretrain.masking.MultiBlock",
-        "init_args": {"target_scale": [0.1, 0.2], "min_keep": 1},
+        "init_args": {  # as a run writes them, with every default
+            "targets": 4,
+            "target_scale": [0.1, 0.2],
+            "target_aspect": [0.75, 1.5],
+            "context_scale": [0.85, 1.0],
+            "min_keep": 1,
+            "tries": 100,
+        },
     }
     data = {"init_args": {"val": write_shard(tmp_path / "val.tar"), "masker": masker}}
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"accelerator": "cpu"}}))
@@ -125,3 +134,22 @@ def test_alarms_are_drawn_and_told(run):
     assert "1 spike, 30 skipped" in page and "Step 10: the loss has &lt;jumped&gt;" in page
     assert page.count("with the alarms marked") == 2 and page.count("data:image/svg+xml") == 5
     assert "number 18" in page and "number 19" not in page and "And 11 more" in page
+
+
+def test_a_hierarchy_shows_its_energies(run):
+    torch.manual_seed(0)
+    made = hierarchy(first(), upper(4, macro=0)).eval()
+    (run / "eval" / "kept").mkdir()
+    (run / "export").rename(run / "eval" / "kept" / "export")
+    export.write(made, run / "export", {"method": "HJEPA", "step": 30})
+    page = written(run)
+    assert "<h2>Energies</h2>" in page and "<td>level 2</td>" in page and "energies by level and horizon" in page
+    clips, actions = contents.clips(
+        yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["val"], {}, 16, 9
+    )
+    assert clips.shape[1:] == (3, 9, 16, 16) and actions is None
+    assert landscape.energies(made, clips) in page, "of the clips of the recipe's shards"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["init_args"]["span"] = {"frames": 9, "stride": "all"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "span is damaged" in written(run)

@@ -1,0 +1,154 @@
+"""`jepa-pretrain agent measure`: how well a world model predicts, before any planning.
+
+Over held-out episodes: the error of rolled-out states against the horizon, beside that of predicting that nothing
+moves; the true state, read by ridge regression from encoded states, out of rolled-out ones; and in TwoRoom whether the
+model knows that walls stop: it is pushed into one for 25 steps. Probes alone do not tell: a model trained on an
+expert's data decodes perfectly and walks through the wall.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from jepa_pretrain.acting.load import load_world
+from jepa_pretrain.agent import tworoom
+from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.learned import Learned
+from jepa_pretrain.contracts import Episode, UserError
+from jepa_pretrain.data.trajectories import read_episodes, windows
+from jepa_pretrain.evals.result import check_out, write
+
+PENALTY = 1e-3  # of the ridge regression, on states of deviation one
+CHUNK = 512  # frames encoded at a time
+PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
+AWAY = 30.0  # pixels that a push keeps from the door
+
+
+class Reader(NamedTuple):
+    """A ridge regression from states `(B, D)` to the true state `(B, P)`."""
+
+    mean: Tensor  # (D,)
+    weight: Tensor  # (D, P)
+    bias: Tensor  # (P,)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return (states - self.mean) @ self.weight + self.bias
+
+
+def fit(states: Tensor, truth: Tensor) -> Reader:
+    """Fits the regression.
+
+    Args:
+        states: `(B, D)`.
+        truth: `(B, P)`.
+    """
+    mean, bias = states.mean(0), truth.mean(0)
+    x, penalty = (states - mean).double(), PENALTY * len(states) * states.var(0).mean().double()
+    gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
+    return Reader(mean, torch.linalg.solve(gram, x.T @ (truth - bias).double()).float(), bias)
+
+
+def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out: str | None = None) -> None:
+    """Measure a world model's predictions on recorded behaviour that it was not trained on.
+
+    Args:
+        agent: Folder of the world model.
+        data: Trajectory shards of `agent collect`, recorded with another seed.
+        horizon: Steps of the model that are rolled out.
+        frames: Of the recordings that are read, at most; every other episode fits the regression.
+        out: File, or folder, for the outcome as JSON.
+    """
+    check_out(out)
+    model, console = load_world(agent), Console(highlight=False, soft_wrap=True)
+    episodes = read_episodes(data, frames, console)
+    fitted, tested = episodes[0::2], episodes[1::2]  # behaviours lie in shards of their own
+    episodes = fitted + tested
+    states = _encoded(model, episodes)
+    truth = torch.cat([one.proprio for one in episodes])
+    half = sum(len(one.frames) for one in fitted)
+    reader = fit(states[:half], truth[:half])
+    starts = windows([len(one.frames) for one in episodes], horizon * model.block)
+    starts = starts[starts >= half]
+    if not len(starts):
+        raise UserError(f"no episode is {horizon * model.block} steps long: lower --horizon")
+    result: dict[str, Any] = {"protocol": "agent-measure", "encoder": agent, "data": data, "windows": len(starts)}
+    result["r2"] = 1 - float(_error(reader(states[half:]), truth[half:]) / _error(truth[half:].mean(0), truth[half:]))
+    result["horizon"] = _against_horizon(model, episodes, states, truth, starts, horizon, reader)
+    if episodes[0].about.get("env") == tworoom.NAME:
+        result["through_wall"] = through_wall(model, reader)
+    _show(result, console)
+    write(result, out, console)
+
+
+@torch.no_grad()
+def _encoded(model: Learned, episodes: list[Episode]) -> Tensor:
+    """The states of all frames in a row, `(S, D)`."""
+    return torch.cat([model.encode(part)[:, 0] for one in episodes for part in one.frames.split(CHUNK)])
+
+
+def _error(guess: Tensor, truth: Tensor) -> Tensor:
+    return (guess - truth).square().sum(1).mean()
+
+
+@torch.no_grad()
+def _against_horizon(
+    model: Learned, episodes: list[Episode], states: Tensor, truth: Tensor, starts: Tensor, horizon: int, reader: Reader
+) -> list[dict[str, float]]:
+    """For each step: error of the state and of standing still, over the states' variance; mean distance in truth."""
+    width = episodes[0].actions.shape[1]
+    actions = torch.cat([torch.cat([one.actions, torch.zeros(1, width)]) for one in episodes])
+    plan = actions[starts[:, None] + torch.arange(horizon * model.block)].unflatten(1, (horizon, -1)).flatten(2)
+    rolled = model.rollout(states[starts][:, None], plan)[:, :, 0]  # (S, L, D)
+    spread, rows = states.var(0).sum(), []
+    for step in range(horizon):
+        later = starts + (step + 1) * model.block
+        rows.append({
+            "step": step + 1,
+            "error": float(_error(rolled[:, step], states[later]) / spread),
+            "still": float(_error(states[starts], states[later]) / spread),
+            "decoded": float((reader(rolled[:, step]) - truth[later]).norm(dim=1).mean()),
+            "decoded_encoded": float((reader(states[later]) - truth[later]).norm(dim=1).mean()),
+            "decoded_still": float((truth[starts] - truth[later]).norm(dim=1).mean()),
+        })  # fmt: skip
+    return rows
+
+
+@torch.no_grad()
+def through_wall(model: Learned, reader: Reader, seed: int = 0) -> float:
+    """Share of pushes into the wall of TwoRoom that the model imagines to end on its other side.
+
+    Args:
+        model: The world model.
+        reader: Reads the position out of states.
+        seed: Names where the pushes begin.
+    """
+    environments = Environments(tworoom.NAME, PUSHES, model.image_size)
+    rng = torch.Generator().manual_seed(seed)
+    x = 60 + 30 * torch.rand(PUSHES, generator=rng)
+    y = 49 + AWAY + (203 - 49 - AWAY) * torch.rand(PUSHES, generator=rng)  # the fixed door is at 49
+    side = torch.rand(PUSHES, generator=rng) < 0.5
+    start = torch.stack([torch.where(side, 2 * tworoom.WALL - x, x), y], dim=1)
+    environments.reset(list(range(PUSHES)), [{"state": one.numpy(), "target_state": one.numpy()} for one in start])
+    state = model.encode(environments.pictures())
+    environments.close()
+    push = torch.stack([torch.where(side, -1.0, 1.0), torch.zeros(PUSHES)], dim=1)  # (B, 2)
+    plan = push.repeat(1, model.block)[:, None].expand(-1, STEPS // model.block, -1)
+    ended = reader(model.rollout(state, plan)[:, -1, 0])[:, 0]
+    return float(((ended > tworoom.WALL) != side).float().mean())
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    title = f"rollouts of {result['encoder']}, {result['windows']} windows"
+    columns = ("step", "error / variance", "standing still", "decoded", "of encoded", "standing still")
+    table = Table(*columns, box=None, title=title, title_justify="left")
+    for row in result["horizon"]:
+        parts = (f"{row[key]:.3f}" for key in ("error", "still"))
+        distances = (f"{row[key]:.2f}" for key in ("decoded", "decoded_encoded", "decoded_still"))
+        table.add_row(str(row["step"]), *parts, *distances)
+    console.print(table)
+    console.print(f"the true state is read from encoded ones with R2 {result['r2']:.4f}")
+    if "through_wall" in result:
+        console.print(f"pushed into the wall for {STEPS} steps, {100 * result['through_wall']:.0f} % end behind it")

@@ -1,0 +1,110 @@
+"""Ways to act that need no model: what is recorded for training, and the floor and ceiling of every evaluation.
+
+A behaviour is asked for one action per environment and draws from a generator per environment, so that an episode does
+not depend on its neighbours.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_pretrain.agent.environments import Actions, Seen
+from jepa_pretrain.contracts import UserError
+
+HOLD = 0.9  # probability that a sticky action is held for another step
+ALIGNED = 10.0  # pixels beside the door's axis at which one can go straight through
+BEYOND = 14.0  # pixels behind the wall's axis, where one is through
+
+
+class Behaviour(Protocol):
+    """`act(seen, rngs)`: the action of every environment, `(B, A)`; `begin` is called after every reset."""
+
+    def begin(self) -> None: ...
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor: ...
+
+
+class Random:
+    """Actions drawn evenly from all there are.
+
+    Args:
+        actions: What can be done.
+        hold: Probability that the last action is kept; 0 draws at every step, .9 pushes on for ten steps on average.
+    """
+
+    def __init__(self, actions: Actions, hold: float = 0.0) -> None:
+        self.actions, self.hold = actions, hold
+        self._last: list[np.ndarray | None] = []
+
+    def begin(self) -> None:
+        self._last = []
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        self._last = self._last or [None] * len(rngs)
+        for number, rng in enumerate(rngs):
+            keep, drawn = rng.random() < self.hold, self._draw(rng)  # both at every step, whatever is kept
+            if self._last[number] is None or not keep:
+                self._last[number] = drawn
+        return torch.from_numpy(np.stack(self._last))
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        if self.actions.discrete:
+            return np.eye(self.actions.width, dtype=np.float32)[rng.integers(self.actions.width)]
+        return rng.uniform(self.actions.low.numpy(), self.actions.high.numpy()).astype(np.float32)
+
+
+class TwoRoomStraight:
+    """Straight to the target of `swm/TwoRoom-v1`, whatever stands between: the floor of its evaluation.
+
+    Its state is agent (2), target (2) and the centres of up to three doors, in pixels.
+    """
+
+    def begin(self) -> None:
+        """Nothing is remembered."""
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        return _towards(seen.state[:, :2], self.waypoint(seen.state))
+
+    def waypoint(self, state: Tensor) -> Tensor:
+        """Where to go now, (B, 2)."""
+        return state[:, 2:4]
+
+
+class TwoRoomExpert(TwoRoomStraight):
+    """To the target through the door: to the door first if the target is behind the wall, then straight through it."""
+
+    def waypoint(self, state: Tensor) -> Tensor:
+        agent, target, door = state[:, :2], state[:, 2:4], state[:, 4:6]
+        across = (agent[:, :1] > door[:, :1]) != (target[:, :1] > door[:, :1])
+        aligned = (agent[:, 1:] - door[:, 1:]).abs() < ALIGNED
+        side = torch.sign(target[:, :1] - door[:, :1])
+        beyond = torch.cat([door[:, :1] + BEYOND * side, door[:, 1:]], dim=1)
+        return torch.where(across, torch.where(aligned, beyond, door), target)
+
+
+def _towards(agent: Tensor, goal: Tensor) -> Tensor:
+    """A step of length one, or less where the goal is nearer than that (5 pixels), (B, 2)."""
+    gap = (goal - agent) / 5.0
+    return gap / gap.norm(dim=1, keepdim=True).clamp_min(1.0)
+
+
+SCRIPTED = {"swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight}}
+
+
+def behaviour(name: str, environment: str, actions: Actions) -> Behaviour:
+    """A behaviour by its name.
+
+    Args:
+        name: `random`, `sticky`, or a scripted one where the environment has such: `expert`, `straight`.
+        environment: Gymnasium id.
+        actions: What can be done there.
+    """
+    if name in ("random", "sticky"):
+        return Random(actions, HOLD if name == "sticky" else 0.0)
+    scripted = SCRIPTED.get(environment, {})
+    if name not in scripted:
+        known = ", ".join(["random", "sticky", *scripted])
+        raise UserError(f"{environment} has no behaviour {name!r}; known: {known}")
+    return scripted[name]()

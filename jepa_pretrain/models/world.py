@@ -1,0 +1,105 @@
+"""A world model: frames to states, and s[t+1] = Pred(s[t], a[t], z[t]) (LeCun 2022, section 4.1).
+
+One frame gives tokens, by an encoder that is frozen or trained along; a projector pools them to the state; the dynamics
+predict states. A step of the model is a block of steps of the environment, whose actions are joined.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from jepa_pretrain.contracts import Grid, UserError
+from jepa_pretrain.models.described import described
+from jepa_pretrain.models.projector import Projector
+
+
+class World(nn.Module):
+    """What an agent plans with, and as an encoder of single frames what probes and exports can read.
+
+    Args:
+        encoder: frames to tokens.
+        dynamics: `ResidualMLP` or `TemporalPredictor` on states of one token; its `actions` are those of a block.
+        width: width D of the state.
+        hidden: widths of the projector's hidden layers; empty for a linear projector, which cannot hold much back.
+        block: steps of the environment per step of the model.
+        frozen: the encoder is not trained and stays in evaluation mode.
+        low: least value of each number of an environment's action, which planners keep to; empty where actions are
+            choices, one-hot.
+        high: largest value of each.
+
+    Raises:
+        UserError: dynamics of another width, or of other than one token.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dynamics: nn.Module,
+        width: int = 64,
+        hidden: tuple[int, ...] = (256,),
+        block: int = 5,
+        frozen: bool = True,
+        low: tuple[float, ...] = (),
+        high: tuple[float, ...] = (),
+    ) -> None:
+        super().__init__()
+        if dynamics.state_width != width:
+            raise UserError(f"the dynamics take states of width {dynamics.state_width}, the world's is {width}")
+        if block < 1 or dynamics.actions % block:
+            raise UserError(f"a block of {block} environment steps does not divide {dynamics.actions} action numbers")
+        if len(low) != len(high) or (low and len(low) * block != dynamics.actions):
+            raise UserError(
+                f"{len(low)} low and {len(high)} high bounds for {dynamics.actions // block} action numbers"
+            )
+        self.config = dict(
+            encoder=described(encoder), dynamics=described(dynamics), width=width, hidden=list(hidden), block=block,
+            frozen=frozen, low=list(low), high=list(high),
+        )  # fmt: skip
+        self.low, self.high = tuple(low), tuple(high)
+        self.width, self.block, self.frozen, self.grid = width, block, frozen, Grid(1, 1, 1)
+        self.image_size, self.normalise = encoder.image_size, encoder.normalise
+        self.encoder = encoder.requires_grad_(not frozen)
+        self.projector = Projector(encoder.grid.tokens * encoder.width, tuple(hidden), width)
+        self.dynamics = dynamics
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "World":
+        """Trains all but a frozen encoder."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def features(self, frames: Tensor) -> Tensor:
+        """What the encoder makes of frames, which can be kept while it is frozen: `(B, C, H, W)` -> `(B, N * F)`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.encoder(frames.unsqueeze(2)).flatten(1)
+
+    def project(self, features: Tensor) -> Tensor:
+        """`(B, N * F)` -> states `(B, 1, D)`."""
+        return self.projector(features).unsqueeze(1)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """`(B, C, H, W)`, uint8 in 0..255 or float in 0..1, to states `(B, 1, D)`."""
+        size, found = (self.image_size, self.image_size), tuple(frames.shape[-2:])
+        if frames.dim() != 4 or found != size:
+            raise UserError(f"this world model takes frames (B, 3, {size[0]}, {size[1]}), found {tuple(frames.shape)}")
+        return self.project(self.features(frames))
+
+    def step(self, state: Tensor, action: Tensor | None, z: Tensor | None = None) -> Tensor:
+        """`(B, 1, D)`, `(B, A)`, `(B, Z)` -> the next state `(B, 1, D)`."""
+        return self.rollout(state, *(None if one is None else one[:, None] for one in (action, z)))[:, 0]
+
+    def rollout(self, state: Tensor, plan: Tensor | None, z: Tensor | None = None, horizon: int | None = 1) -> Tensor:
+        """`(B, 1, D)`, `(B, L, A)`, `(B, L, Z)` -> the L states that follow, `(B, L, 1, D)`."""
+        return self.dynamics.rollout(state, plan, z, horizon)
+
+    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
+        """As an encoder: the state at a clip's first frame, `(B, C, T, H, W)` -> `(B, 1, D)`."""
+        if keep is not None:
+            raise UserError("a world model cannot drop tokens: its state is one")
+        return self.encode(clip[:, :, 0])
+
+    def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
+        """The state, behind the last `layers - 1` layers of its encoder, each `(B, N_i, D_i)`."""
+        before = self.encoder.forward_layers(clip[:, :, :1], layers - 1) if layers > 1 else []
+        return [*before, self(clip)]

@@ -1,0 +1,94 @@
+"""The energy of both futures of a fork, of a third one, and of what lies between, for runs with and without z.
+
+    python scripts/figures/fork.py OUT RUN/export [ANOTHER/export ...]
+
+Forks are rendered anew, with the third way that never happens in the shards: straight on, off the track. Energies are
+of the level-2 step that the fork lies in, over the error of the average of both futures: a prediction that averages has
+1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from jepa_pretrain.data.paint import paint
+from jepa_pretrain.data.worlds import fork
+from jepa_pretrain.evals.rank import effective_rank
+from jepa_pretrain.interop.frozen import FrozenEncoder
+from jepa_pretrain.models.energy import auroc, between, future_energy
+from jepa_pretrain.models.hierarchy import Hierarchy
+
+WAYS = (-1, 0, 1)
+POINTS = 11
+
+
+def states(hierarchy: Hierarchy, pasts: int) -> list[Tensor]:
+    """States of level 2 for each way: left, straight on, right; three of (B, L, N, D)."""
+    scenes = fork(3 * pasts, hierarchy.frames, hierarchy.image_size, np.random.default_rng(20), WAYS)
+    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)
+    joined = torch.cat([hierarchy.at(2).sequence(part) for part in clips.split(48)])
+    return [joined[way :: len(WAYS)] for way in range(len(WAYS))]
+
+
+def judge(name: str, pasts: int) -> dict[str, float | list[float]]:
+    """All numbers of one run."""
+    hierarchy = FrozenEncoder.load(name).encoder
+    level = hierarchy.levels[1]
+    left, third, right = states(hierarchy, pasts)
+    now = hierarchy.frames // 2 // level.stride  # the last moment that the ways share
+    given, ends = left[:, : now + 1], [one[:, now + 1] for one in (left, third, right)]
+    average = ((ends[0] - ends[2]) / 2).square().flatten(1).mean(1).mean()
+    energies = [future_energy(level, given, end.unsqueeze(1)) for end in ends]
+    line = between(level, given, ends[0], ends[2], POINTS).mean(0) / average
+    happened, other = torch.cat([energies[0], energies[2]]), torch.cat([end.roll(1, 0) for end in ends[::2]])
+    found = {
+        way: float(energy.mean() / average) for way, energy in zip(("left", "third", "right"), energies, strict=True)
+    }
+    found["middle"] = float(line[POINTS // 2])
+    found["AUROC, third"] = auroc(happened, energies[1])
+    found["AUROC, another clip"] = auroc(happened, future_energy(level, given.repeat(2, 1, 1, 1), other.unsqueeze(1)))
+    found["difference of the ways / variance"] = float(4 * average / left.flatten(0, 2).var(0).mean())
+    found["effective rank"] = float(effective_rank(torch.cat([left, right]).flatten(0, 1).flatten(1)))
+    found["same z for both ways"] = 1.0
+    if level.latent is not None:
+        z = [level.latent.amortised(given[:, -1], end).argmax(-1) for end in ends[::2]]
+        found["same z for both ways"] = float((z[0] == z[1]).float().mean())
+    return found | {"line": line.tolist()}
+
+
+def draw(found: dict[str, dict], path: Path) -> None:
+    """Energy along the way from one future to the other, a line for each run."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, one in found.items():
+        axes.plot(np.linspace(0, 1, POINTS), one["line"], label=name)
+    axes.set(xlabel="from left (0) to right (1)", ylabel="energy / error of the average", ylim=(0, None))
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out"), parser.add_argument("export", nargs="+")
+    parser.add_argument("--pasts", type=int, default=64)
+    options = parser.parse_args()
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    found = {Path(name).parent.name: judge(name, options.pasts) for name in options.export}
+    kinds = [kind for kind in next(iter(found.values())) if kind != "line"]
+    lines = ["| run | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{one[kind]:.3f}" for kind in kinds) + " |" for name, one in found.items()]
+    (out / "fork.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "fork.md").write_text("\n".join(lines) + "\n")
+    draw(found, out / "fork.png")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""From recordings to a world model that a planner can use, and what it measures."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("gymnasium", reason="the extra [agent] is not installed")
+pytest.importorskip("av", reason="videos need PyAV")
+
+import toy_environment
+
+from jepa_pretrain import cli
+from jepa_pretrain.acting.collect import collect
+from jepa_pretrain.acting.load import load_world
+from jepa_pretrain.acting.measure import fit, measure
+from jepa_pretrain.acting.train import train
+from jepa_pretrain.agent.cost import Cost
+from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.task import Task
+from jepa_pretrain.agent.world_model import WorldModel
+from jepa_pretrain.contracts import UserError
+from jepa_pretrain.data.trajectories import read_episodes
+
+toy_environment.register()
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    for split, seed in (("train", 0), ("val", 1)):
+        collect(toy_environment.NAME, str(folder / split), "sticky", 1200, 32, seed, steps=40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(recordings):
+    folder = recordings / "world"
+    options = ["--encoder=pixels", "--steps=150", "--batch_size=64", "--block=2", "--rollout=3", "--width=16"]
+    cli.main(["agent", "train", str(recordings / "train"), str(folder), *options])
+    return folder
+
+
+def test_a_trained_world_is_a_planners_world_model(world, recordings):
+    model = load_world(str(world))
+    assert isinstance(model, WorldModel)
+    assert (model.width, model.block, model.action.width) == (16, 2, 4)
+    assert model.action.low.tolist() == [-1.0] * 4
+    episode = max(read_episodes(str(recordings / "val")), key=lambda one: len(one.frames))
+    state, goal = model.encode(episode.frames[:1]), model.encode(episode.frames[6:7])
+    task, cost = Task(goal, horizon=3), Cost(model.action)
+    plan = Gradient(starts=1, iterations=5).plan(model, cost, state, task, torch.Generator())
+    still = cost(model.rollout(state, torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4), task)
+    assert plan.cost < still
+
+
+def test_predictions_beat_standing_still(world, recordings, capsys, tmp_path):
+    import json
+
+    out = tmp_path / "measured.json"
+    measure(str(world), str(recordings / "val"), horizon=3, out=str(out))
+    assert "standing still" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["r2"] > 0.5
+    for row in found["horizon"]:
+        assert row["error"] < 0.8 * row["still"] and row["decoded"] < row["decoded_still"], row
+
+
+def test_ridge_reads_what_is_linear():
+    rng = torch.Generator().manual_seed(0)
+    x, w = torch.randn(200, 5, generator=rng), torch.randn(5, 2, generator=rng)
+    reader = fit(x[:100] + 3, x[:100] @ w + 7)
+    torch.testing.assert_close(reader(x[100:] + 3), x[100:] @ w + 7, atol=0.05, rtol=0.01)
+
+
+def test_loading_needs_no_trainer(world):
+    code = (
+        f"import sys; from jepa_pretrain.acting.load import load_world; load_world({str(world)!r});"
+        "print({'lightning', 'webdataset'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+
+
+def test_mistakes_are_explained(recordings, tmp_path):
+    with pytest.raises(UserError, match="a batch needs 4096"):
+        train(str(recordings / "val"), str(tmp_path / "w"), "pixels", steps=1, batch_size=4096)
+    collect(toy_environment.NAME, str(tmp_path / "odd"), frames=60, size=24)
+    with pytest.raises(UserError, match="not 24"):
+        train(str(tmp_path / "odd"), str(tmp_path / "w"), steps=1)

@@ -1,0 +1,137 @@
+"""Critics in known worlds: they predict what happens, and let a short plan find the way round a wall."""
+
+import pytest
+import torch
+from known_worlds import Maze
+
+from jepa_pretrain.agent.actor import Planning
+from jepa_pretrain.agent.calibration import calibration, coverage
+from jepa_pretrain.agent.cost import Cost
+from jepa_pretrain.agent.critic import EnergyAfter, EnergyToCome, StepsToGo
+from jepa_pretrain.agent.learning import learn_energy, learn_steps
+from jepa_pretrain.agent.memory import Memory, Moment
+from jepa_pretrain.agent.planners.cem import CEM
+from jepa_pretrain.agent.task import Task
+from jepa_pretrain.contracts import UserError
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def decaying(environments: int, steps: int, noise: float, seed: int) -> Memory:
+    """A world that halves its state in every step and adds noise; the energy is the state's first number."""
+    memory, rng = Memory(steps), seeded(seed)
+    state = torch.rand(environments, 1, 1, generator=rng) * 4
+    for time in range(steps):
+        memory.write(Moment(torch.full((environments,), time), state, torch.zeros(environments, 1), state[:, 0, 0]))
+        state = state / 2 + noise * torch.randn(state.shape, generator=rng)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("critic", "expected"),
+    [
+        (EnergyAfter(1, delay=2, hidden=32), lambda s: s / 4),
+        (EnergyToCome(1, discount=0.5, steps=6, hidden=32), lambda s: s / 2 * (1 - 0.25**6) / 0.75),
+    ],
+    ids=["delay", "sum"],
+)
+def test_predicts_what_the_state_will_cost(critic, expected):
+    torch.manual_seed(0)
+    learn_energy(critic, decaying(256, 8, 0.02, seed=0), seeded(), steps=300)
+    states = torch.linspace(0.2, 3.5, 20)
+    torch.testing.assert_close(critic(states[:, None, None]), expected(states), atol=0.06, rtol=0.06)
+    held_out, happened = critic.targets(decaying(256, 8, 0.02, seed=1))
+    told = calibration(critic(held_out).detach(), happened)
+    assert told.error < 0.03 and told.correlation > 0.98
+    untrained = calibration(type(critic)(1)(held_out).detach(), happened)
+    assert untrained.error > 5 * told.error
+    assert "realised" in told.table()
+
+
+def test_quantiles_are_covered_as_often_as_they_say():
+    torch.manual_seed(0)
+    critic = EnergyAfter(1, delay=1, quantiles=(0.1, 0.5, 0.9), hidden=32)
+    learn_energy(critic, decaying(512, 6, 0.3, seed=0), seeded(), steps=400)
+    states, happened = critic.targets(decaying(512, 6, 0.3, seed=1))
+    torch.testing.assert_close(coverage(critic.quantiles(states), happened), critic.levels, atol=0.04, rtol=0)
+
+
+def wandering(world: Maze, walks: int, steps: int) -> list[torch.Tensor]:
+    """Random walks that keep their direction for a while."""
+    rng = seeded()
+    state, states = torch.rand(walks, 1, 2, generator=rng), []
+    state[:, 0, 0] = torch.where(world.inside(*state[:, 0].unbind(1)), 0.9, state[:, 0, 0])
+    heading = world.STEP * (2 * torch.rand(walks, 2, generator=rng) - 1)
+    for _ in range(steps):
+        states.append(state)
+        turn = torch.rand(walks, 1, generator=rng) < 0.25
+        heading = torch.where(turn, world.STEP * (2 * torch.rand(walks, 2, generator=rng) - 1), heading)
+        state = world.step(state, heading)
+    return list(torch.stack(states, 1))
+
+
+@pytest.fixture(scope="module")
+def taught() -> StepsToGo:
+    """A critic that saw nothing but random walks in the maze."""
+    torch.manual_seed(0)
+    critic = StepsToGo(2, discount=0.96, hidden=96)
+    learn_steps(critic, wandering(Maze(), 200, 60), seeded(), steps=1500, batch=512, rate=2e-3, expectile=0.9)
+    return critic
+
+
+START = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.2, 0.35], [0.05, 0.05]])[:, None]
+GOAL = torch.tensor([[0.1, 0.8], [0.3, 0.9], [0.2, 0.7], [0.4, 0.65]])[:, None]  # all beyond the wall
+
+
+def walk(task: Task, critics: dict[str, torch.nn.Module], budget: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states passed when planning, `(B, budget + 1, N, D)`, and the steps to the goal, budget + 1 for never."""
+    world = Maze()
+    actor = Planning(world, Cost(world.action, critics), CEM(64, 4, 8))
+    actor.begin(len(START))
+    states = [START]
+    for _ in range(budget):
+        states.append(world.step(states[-1], actor.act(states[-1], task)))
+    states = torch.stack(states, 1)
+    near = (states - task.goal[:, None]).norm(dim=-1)[:, :, 0] < 0.1
+    return states, torch.where(near.any(1), near.float().argmax(1), budget + 1)
+
+
+def test_critic_shortens_the_horizon(taught):
+    """Three steps ahead, distance leads into the wall and stays there; steps-to-go lead round it."""
+    _, by_distance = walk(Task(GOAL, 3), {})
+    _, by_critic = walk(Task(GOAL, 3, u={}, v={"steps": 1.0}), {"steps": taught})
+    assert (by_distance == 41).all()
+    assert (by_critic <= 30).all(), by_critic
+
+
+def test_critic_is_calibrated_on_the_way(taught):
+    """What it says at each state of the way, against the steps that were still to come."""
+    task = Task(GOAL, 3, u={}, v={"steps": 1.0})
+    states, steps = walk(task, {"steps": taught})
+    said, came = [], []
+    for row, count in enumerate(steps.tolist()):
+        value = taught.between(states[row, :count], GOAL[row : row + 1]).detach()
+        said.append(taught.steps(value))
+        came.append(torch.arange(count, 0, -1).float())
+    told = calibration(torch.cat(said), torch.cat(came), bins=5)
+    assert told.correlation > 0.9 and told.error < 3.5, told
+
+
+def test_steps_and_their_discounted_value_are_inverse():
+    critic, steps = StepsToGo(2, discount=0.9), torch.arange(20.0)
+    torch.testing.assert_close(critic.steps(critic.discounted(steps)), steps, atol=1e-3, rtol=1e-3)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="this memory is empty"):
+        learn_energy(EnergyAfter(1), Memory(5), seeded())
+    with pytest.raises(UserError, match="episodes of two states or more"):
+        learn_steps(StepsToGo(2), [torch.zeros(1, 1, 2)], seeded())
+    with pytest.raises(UserError, match="levels in 0"):
+        EnergyAfter(1, quantiles=(1.5,))
+    with pytest.raises(UserError, match="discount between 0 and 1"):
+        StepsToGo(1, discount=1.0)
+    with pytest.raises(UserError, match="as many outcomes"):
+        calibration(torch.zeros(3), torch.zeros(4))

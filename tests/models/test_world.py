@@ -1,0 +1,90 @@
+"""World models: blocks of actions, rollouts that are steps repeated, frozen encoders, export and back."""
+
+import pytest
+import torch
+
+from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.export import write
+from jepa_pretrain.interop.frozen import FrozenEncoder
+from jepa_pretrain.models.dynamics import ResidualMLP
+from jepa_pretrain.models.frames import Pixels, SmallConv
+from jepa_pretrain.models.temporal import TemporalPredictor
+from jepa_pretrain.models.world import World
+
+D, A, BLOCK = 8, 2, 3
+
+
+def temporal():
+    return TemporalPredictor(D, actions=A * BLOCK, width=16, depth=1, heads=2, residual=True)
+
+
+def make(dynamics=None, **options):
+    torch.manual_seed(0)
+    dynamics = dynamics or ResidualMLP(D, A * BLOCK, hidden=16)
+    bounds = {"low": (-1.0, -2.0), "high": (1.0, 2.0)}
+    return World(SmallConv(16, 8), dynamics, D, (16,), BLOCK, **bounds | options).eval()
+
+
+@pytest.mark.parametrize("dynamics", [None, temporal], ids=["mlp", "transformer"])
+def test_a_rollout_follows_the_actions(dynamics):
+    world = make(dynamics() if dynamics else None)
+    if dynamics:  # its gates begin at nought, which lets no action through
+        torch.nn.init.normal_(world.dynamics.blocks[0].modulation[1].weight)
+    state, plan = torch.randn(4, 1, D), torch.randn(4, 5, A * BLOCK)
+    rolled = world.rollout(state, plan)
+    assert rolled.shape == (4, 5, 1, D)
+    torch.testing.assert_close(rolled[:, 0], world.step(state, plan[:, 0]))
+    other = plan.clone()
+    other[:, 3] += 1
+    changed = (world.rollout(state, other) - rolled).abs().amax((0, 2, 3))
+    assert changed[:3].max() == 0 and changed[3:].min() > 1e-5
+    if dynamics is None:  # it has no memory, so steps repeated are the rollout
+        for i in range(5):
+            state = world.step(state, plan[:, i])
+            torch.testing.assert_close(rolled[:, i], state)
+
+
+def test_frozen_means_frozen():
+    world = make().train()
+    assert not world.encoder.training and world.projector.training
+    before = [p.clone() for p in world.encoder.parameters()]
+    optimizer = torch.optim.SGD([p for p in world.parameters() if p.requires_grad], lr=1.0)
+    frames = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    world.encode(frames).square().sum().backward()
+    optimizer.step()
+    assert all(map(torch.equal, before, world.encoder.parameters()))
+    assert world.projector[0].weight.grad.abs().sum() > 0
+    free = make(frozen=False).train()
+    free.encode(frames).square().sum().backward()
+    assert all(p.grad is not None for p in free.encoder.parameters())
+
+
+@pytest.mark.parametrize("dynamics", [None, temporal], ids=["mlp", "transformer"])
+def test_an_exported_world_comes_back(tmp_path, dynamics):
+    world = make(dynamics() if dynamics else None)
+    found = FrozenEncoder.load(write(world, tmp_path / "world", {})).encoder
+    assert isinstance(found, World) and (found.low, found.block) == ((-1.0, -2.0), BLOCK)
+    frames, plan = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8), torch.randn(2, 2, A * BLOCK)
+    state = world.encode(frames)
+    assert torch.equal(found.encode(frames), state)
+    assert torch.equal(found.rollout(state, plan), world.rollout(state, plan))
+
+
+def test_pixels_keep_the_picture():
+    encoder = Pixels(32, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    picture = torch.rand(1, 3, 16, 16)
+    large = picture.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(encoder(large[:, :, None]).transpose(1, 2).unflatten(2, (16, 16)), picture)
+
+
+def test_mistakes_are_explained():
+    with pytest.raises(UserError, match="states of width 4, the world's is 8"):
+        make(ResidualMLP(4, A * BLOCK))
+    with pytest.raises(UserError, match="block of 3 environment steps does not divide 4"):
+        make(ResidualMLP(D, 4))
+    with pytest.raises(UserError, match="1 low and 2 high bounds for 2 action numbers"):
+        make(low=(1.0,))
+    with pytest.raises(UserError, match=r"takes frames \(B, 3, 16, 16\), found \(2, 3, 8, 8\)"):
+        make().encode(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(UserError, match="actions of width 6, got 2"):
+        make().step(torch.zeros(1, 1, D), torch.zeros(1, 2))
