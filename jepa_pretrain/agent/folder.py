@@ -30,8 +30,9 @@ from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.architectures import check_shapes
-from jepa_pretrain.interop.export import fill, shapes, write
+from jepa_pretrain.interop.export import write
 from jepa_pretrain.interop.frozen import FrozenEncoder
+from jepa_pretrain.interop.weights import fill, shapes
 from jepa_pretrain.models.described import described
 from jepa_pretrain.models.world import World
 from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown, whole
