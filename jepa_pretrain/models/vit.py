@@ -22,8 +22,6 @@ from jepa_pretrain.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalis
 from jepa_pretrain.models.patches import PatchEmbed
 from jepa_pretrain.ops import gather_tokens, sincos_3d
 
-PUBLISHED = 3 * 14 * 14  # inputs of the smallest patch that I-JEPA was published with
-
 
 def blocks(depth: int, width: int, heads: int, mlp_ratio: float = 4.0, block: type[Block] = Block) -> nn.ModuleList:
     """Pre-norm transformer blocks as in timm's ViT."""
@@ -36,19 +34,13 @@ def init_weights(module: nn.Module, stack: nn.ModuleList) -> None:
 
     | part | weight | bias |
     |---|---|---|
-    | linear | truncated normal, .02 | 0 |
-    | patch embedding | the same from 14 x 14 pixels on; below, times sqrt(588 / its inputs) | 0 |
+    | linear and patch embedding | truncated normal, .02 | 0 |
     | last linear of attention and of MLP in block i (from 1) | the same, divided by sqrt(2 i) | 0 |
     | layer norm | 1 | 0 |
-
-    The published patches have 14 x 14 pixels or more, 588 inputs. With the same .02 a patch of 4 x 4 would be a fifth
-    of its own position's size: targets are then told by their places alone, the loss falls to nothing in a hundred
-    steps, and the features lose the dimensions they began with (docs/ijepa.md).
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
-            inputs = PUBLISHED if isinstance(part, nn.Linear) else part.weight[0].numel()
-            nn.init.trunc_normal_(part.weight, std=0.02 * max(1.0, PUBLISHED / inputs) ** 0.5)
+            nn.init.trunc_normal_(part.weight, std=0.02)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
     with torch.no_grad():
