@@ -107,14 +107,6 @@ ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument 
     | {key: _from_zero(WIDE) for key in ("actions", "latent")}
     | {"depth": _from_zero(DEEP)},
     "Hierarchy": {"frames": _count(WIDE), "tubelet": _count(WIDE), "reads": _from_zero(LEVELS)},
-    "SmallConv": STATISTICS | {key: _count(SIDE) for key in ("image_size", "width")},
-    "Pixels": STATISTICS | {key: _count(SIDE) for key in ("image_size", "side")},
-    "World": {key: _count(WIDE) for key in ("width", "block")}
-    | {"frozen": _flag, "hidden": _several(_count(WIDE))}
-    | {key: _several(_number(-1e9, 1e9)) for key in ("low", "high")},
-    "ResidualMLP": {key: _count(WIDE) for key in ("state_width", "hidden")}
-    | {key: _from_zero(WIDE) for key in ("actions", "latent")}
-    | {"depth": _from_zero(DEEP)},
     "Level": {"stride": _count(WIDE), "moments": _or_none(_count(WIDE))},
     "TemporalPredictor": {key: _count(WIDE) for key in ("state_width", "width", "heads", "context")}
     | {"grid": _place, "residual": _flag, "depth": _from_zero(DEEP)}
