@@ -115,13 +115,7 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
     film = f"<figure><img class='film' alt='the episode, moving' src='{address}'></figure>"
     body = [
         f"<header><h1>{html.escape(title)}</h1></header>{warning}",
-        section(
-            "Episode",
-            ABOUT["Episode"],
-            f"<figure><img class='film' alt='the episode, moving' src='{address}'></figure>",
-        ),
-        section("Imagined and real", ABOUT["Imagined and real"], "".join(_futures(episode, one) for one in some)),
-        section("Energies", ABOUT["Energies"], f"<figure><img alt='terms by step' src='{energies(episode)}'></figure>"),
+        section("Episode", ABOUT["Episode"], film),
         section(
             "Candidate plans", ABOUT["Candidate plans"], f"<figure><img alt='plans' src='{candidates(some)}'></figure>"
         ),

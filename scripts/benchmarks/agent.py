@@ -100,9 +100,7 @@ class Lines:
         self.environments, self.seed = environments, seed
         self.rows: list[dict[str, Any]] = []
 
-    def add(
-        self, name: str, actor: Actor, trials: list[Trial], budget: int, disc: dict[str, Any] | None = None
-    ) -> None:
+    def add(self, name: str, actor: Actor, trials: list[Trial], disc: dict[str, Any] | None = None) -> None:
         """Measure one line."""
         inside = None if disc is None else Inside(disc, len(trials))
         outcome = run(self.environments, actor, trials, BUDGET, inside)
