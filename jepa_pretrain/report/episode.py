@@ -116,6 +116,8 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
     body = [
         f"<header><h1>{html.escape(title)}</h1></header>{warning}",
         section("Episode", ABOUT["Episode"], film),
+        section("Imagined and real", ABOUT["Imagined and real"], "".join(_futures(episode, one) for one in some)),
+        section("Energies", ABOUT["Energies"], f"<figure><img alt='terms by step' src='{energies(episode)}'></figure>"),
         section(
             "Candidate plans", ABOUT["Candidate plans"], f"<figure><img alt='plans' src='{candidates(some)}'></figure>"
         ),
