@@ -160,7 +160,7 @@ def main() -> None:
         disc = DISCS[asked.env]
         past = around(disc, asked.episodes, asked.seed)
         rail = keep_out(mind, asked.data, disc)
-        several = replace(mind, planner=Gradient(starts=8))
+        several = replace(mind, planner=Gradient(starts=4))
         guarded = replace(several, task=replace(several.task, guardrails=(rail,)))
         rows.add("past a disc, no guardrail", pursuit(several, asked.seed), past, disc)
         rows.add("past a disc, hard guardrail", pursuit(guarded, asked.seed), past, disc)
