@@ -19,7 +19,7 @@ from jepa_pretrain.contracts import Episode
 from jepa_pretrain.data.trajectories import read_episodes
 
 CHUNK = 512  # frames encoded at a time
-HORIZON = 4  # model steps that the agent looks ahead; the critic sees further
+HORIZON = 8  # model steps that the agent looks ahead
 
 
 def critic(world: str, data: str, out: str, steps: int = 2000, batch_size: int = 512, seed: int = 0) -> None:
