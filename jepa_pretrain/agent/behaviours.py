@@ -4,6 +4,7 @@ A behaviour is asked for one action per environment and draws from a generator p
 not depend on its neighbours.
 """
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_pretrain.agent.environments import Actions, Seen
+from jepa_pretrain.agent.worlds.walkers import ForkWalker, RoomsExpert, RoomsExplorer
 from jepa_pretrain.contracts import UserError
 
 HOLD = 0.9  # probability that a sticky action is held for another step
@@ -90,7 +92,12 @@ def _towards(agent: Tensor, goal: Tensor) -> Tensor:
     return gap / gap.norm(dim=1, keepdim=True).clamp_min(1.0)
 
 
-SCRIPTED = {"swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight}}
+SCRIPTED = {
+    "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
+    "jepa_pretrain/FourRooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
+    "jepa_pretrain/Fork-v0": {"bold": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
+                              "explorer": partial(ForkWalker, 0.5)},
+}  # fmt: skip
 
 
 def behaviour(name: str, environment: str, actions: Actions) -> Behaviour:

@@ -24,7 +24,8 @@ except ImportError as error:
     raise UserError(f"environments need Gymnasium: pip install 'jepa-pretrain[agent]' ({error})") from None
 
 # importing one of these registers its ids
-HOMES = {"swm/": "stable_worldmodel", "gym_pusht/": "gym_pusht", "PointMaze": "gymnasium_robotics"}
+HOMES = {"swm/": "stable_worldmodel", "gym_pusht/": "gym_pusht", "PointMaze": "gymnasium_robotics",
+         "jepa_pretrain/": "jepa_pretrain.agent.worlds"}  # fmt: skip
 HEADLESS = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy"}
 # what a stranger's environment may raise in the midst of an episode
 THROWN = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError,

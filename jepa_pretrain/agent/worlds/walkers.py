@@ -1,0 +1,74 @@
+"""Scripted behaviour in the hard worlds: an expert that knows the truth, and an explorer that bumps into things."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_pretrain.agent.environments import Seen
+from jepa_pretrain.agent.worlds import fork, four_rooms
+from jepa_pretrain.agent.worlds.ground import SPEED
+
+HOLD = 0.97  # probability of each step that an explorer keeps where it is going
+SWAY = 0.3  # deviation of an explorer's action
+STRAY = 0.2  # share of an explorer's ways that lead straight on, whatever stands there
+
+
+def towards(agent: np.ndarray, place: np.ndarray, pace: float) -> Tensor:
+    """The action (B, 2) that leads nearest to places (B, 2) in a step of `pace`, of length one at most."""
+    gap = (place - agent) / pace
+    return torch.from_numpy((gap / np.linalg.norm(gap, axis=1, keepdims=True).clip(1)).astype(np.float32))
+
+
+class RoomsExpert:
+    """Through the open doors to the goal, the shorter way around."""
+
+    def begin(self) -> None:
+        """Nothing is remembered."""
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        state = seen.state.double().numpy()
+        return towards(state[:, :2], four_rooms.waypoint(state), SPEED * four_rooms.PACE)
+
+
+class RoomsExplorer:
+    """To random places one after the other, through doors or straight into walls, unsteadily."""
+
+    def begin(self) -> None:
+        self._place: np.ndarray | None = None
+        self._stray: np.ndarray | None = None
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        state = seen.state.double().numpy()
+        if self._place is None:
+            self._place, self._stray = np.zeros((len(rngs), 2)), np.zeros(len(rngs), dtype=bool)
+            renewed = np.ones(len(rngs), dtype=bool)
+        else:
+            near = np.linalg.norm(state[:, :2] - self._place, axis=1) < 0.05
+            renewed = near | np.array([rng.random() > HOLD for rng in rngs])
+        sway = np.stack([rng.normal(0, SWAY, 2) for rng in rngs])
+        for row in np.flatnonzero(renewed):
+            self._place[row], self._stray[row] = rngs[row].uniform(0.05, 0.95, 2), rngs[row].random() < STRAY
+        way = np.where(self._stray[:, None], self._place, four_rooms.waypoint(state, self._place))
+        action = towards(state[:, :2], way, SPEED * four_rooms.PACE) + torch.from_numpy(sway).float()
+        return action.clamp(-1, 1)
+
+
+class ForkWalker:
+    """Over the bridge or around the rock, drawn for each episode.
+
+    Args:
+        bridge: probability of the bridge.
+    """
+
+    def __init__(self, bridge: float) -> None:
+        self.bridge = bridge
+
+    def begin(self) -> None:
+        self._bold: np.ndarray | None = None
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        state = seen.state.double().numpy()
+        if self._bold is None:
+            self._bold = np.array([rng.random() < self.bridge for rng in rngs])
+        way = np.where(self._bold[:, None], fork.bold(state), fork.careful(state))
+        return towards(state[:, :2], way, SPEED)
