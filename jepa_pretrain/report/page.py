@@ -11,7 +11,7 @@ from rich.console import Console
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.models.hierarchy import Hierarchy
-from jepa_pretrain.report import contents, curves, landscape, sections
+from jepa_pretrain.report import contents, curves, landscape, outcomes, sections
 from jepa_pretrain.report.contents import Pictures
 from jepa_pretrain.report.sections import missing, section
 from jepa_pretrain.report.style import STYLE
@@ -66,8 +66,8 @@ def compose(folder: Path, data: str | None) -> str:
     """
     config = contents.recipe(folder)
     columns = curves.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
-    found, damaged = contents.results(folder)
-    read = contents.decoded(folder)
+    found, damaged = outcomes.results(folder)
+    read = outcomes.decoded(folder)
     encoder, why_no_encoder = _try(lambda: contents.encoder(folder))
     pictures, why_no_pictures = None, why_no_encoder
     if encoder:
@@ -76,7 +76,7 @@ def compose(folder: Path, data: str | None) -> str:
     parts = [
         _header(folder, config, columns, encoder),
         "".join(f"<p class='warn' role='alert'>{html.escape(text)}</p>" for text in warnings),
-        sections.alarm_list(contents.alarms(folder), columns),
+        sections.alarm_list(outcomes.alarms(folder), columns),
         section("Frozen evaluation", ABOUT["Frozen evaluation"], _results(found, folder)),
         *([section("Decoded factors", ABOUT["Decoded factors"], sections.decoded_table(read, folder))] if read else []),
         section("Training", _pace(columns), sections.curve_figures(columns) if columns else missing("no metrics.csv")),

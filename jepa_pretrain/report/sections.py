@@ -12,7 +12,8 @@ from jepa_pretrain.evals.features import LAYERS
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.ops import pool
 from jepa_pretrain.report import curves, features, masks, neighbours
-from jepa_pretrain.report.contents import Alarm, Decoded, Pictures
+from jepa_pretrain.report.contents import Pictures
+from jepa_pretrain.report.outcomes import Alarm, Decoded
 from jepa_pretrain.report.tiles import SIDE, enlarge, png, strip
 
 PROTOCOLS = {"linear": "Linear probe", "attentive": "Attentive probe", "knn": "k-NN"}

@@ -21,7 +21,7 @@ from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.labels import CLASSES, label_of
 from jepa_pretrain.interop.export import from_checkpoint, write
 from jepa_pretrain.models.vit import ViT
-from jepa_pretrain.report import contents, curves, sections
+from jepa_pretrain.report import contents, curves, outcomes, sections
 
 
 class Reader(NamedTuple):
@@ -119,7 +119,7 @@ def read_run(data: bytes, folder: Path) -> None:
         (folder / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "run" / name).write_bytes(data)
     run = folder / "run"
-    results, damaged = contents.results(run)
+    results, damaged = outcomes.results(run)
     assert all(text.isprintable() for text in damaged) and isinstance(sections.probe_table(results, run), str)
     refused = []
     for read in (
