@@ -38,8 +38,8 @@ PARALLEL, BUDGET = 50, 100
 DISCS = {
     "jepa_pretrain/Rooms-v0": {"centre": (0.16, 0.24), "radius": 0.06, "margin": 0.06,
                                "from": ((0.05, 0.2), (0.05, 0.08)), "to": ((0.05, 0.2), (0.39, 0.42))},
-    tworoom.NAME: {"centre": (40.0, 112.0), "radius": 20.0, "margin": 14.0,
-                   "from": ((25.0, 60.0), (40.0, 60.0)), "to": ((25.0, 60.0), (165.0, 185.0))},
+    tworoom.NAME: {"centre": (25.0, 112.0), "radius": 20.0, "margin": 26.0,
+                   "from": ((22.0, 40.0), (40.0, 60.0)), "to": ((22.0, 40.0), (165.0, 185.0))},
 }  # fmt: skip
 
 
