@@ -31,6 +31,14 @@ class Scores(NamedTuple):
         return by_cost.gather(1, by_violation)
 
 
+class Thought(NamedTuple):
+    """What one upper level of a hierarchy thought; entries beyond a state's own steps are NaN."""
+
+    actions: Tensor  # (B, H, A) its macro-actions
+    states: Tensor  # (B, H, N, D) where they lead; the first is the sub-goal of the level below
+    steps: Tensor  # (B,) int64 until the goal is reached, or as far as it looked; 0 where it had nothing to add
+
+
 class Plan(NamedTuple):
     """What a planner found."""
 
@@ -38,6 +46,7 @@ class Plan(NamedTuple):
     cost: Tensor  # (B,)
     violation: Tensor  # (B,) of the hard guardrails; above 0 no plan without was found
     candidates: Tensor  # (B, K, L, A) a few of those that it weighed last, best first
+    thoughts: tuple[Thought, ...] = ()  # of the upper levels, from the second upwards
 
     @property
     def safe(self) -> Tensor:
