@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # From nothing to two pretrained encoders: install, render demo pictures, pretrain VICReg and I-JEPA, measure both beside
-# their untrained selves and raw pixels, draw a page for each. Needs bash, git and Python 3.11 or newer; no GPU, no data.
+# their untrained selves and raw pixels, draw a page for each. Then to an agent: record behaviour in a small world of four
+# rooms, train a world model and a critic, reach goals, teach a policy what the planner does.
+# Needs bash, git and Python 3.11 or newer; no GPU, no data.
 #
 #   bash scripts/quickstart.sh
 #
-# Everything lands in data/demo and runs/quickstart, which a second run makes anew. Environment: VENV as in setup.sh.
+# Everything lands in data/demo, data/rooms and runs/quickstart, which a second run makes anew.
+# Environment: VENV as in setup.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export VENV="${VENV:-$PWD/.venv}"
-bash scripts/setup.sh
+bash scripts/setup.sh worlds
 export PATH="$VENV/bin:$PATH"
 # The models are so small that a second thread gains little, and loses much where the data worker needs the core.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -26,7 +29,7 @@ probe() { # ENCODER NAME RUN [OPTIONS of the linear probe]: both protocols; the 
   jepa-pretrain eval knn "$1" "$train" "$val" --out "$3/eval/knn-$2.json"
 }
 
-rm -rf "$shards" "$runs"
+rm -rf "$shards" data/rooms "$runs"
 step "demo pictures -> $shards"
 jepa-pretrain shards demo "$shards"
 
@@ -43,6 +46,25 @@ for method in vicreg ijepa; do
   cp "$runs"/pixels/eval/*.json "$run/eval/"
   jepa-pretrain report "$run"
 done
+
+env=jepa_pretrain/Rooms-v0
+rooms="$runs/rooms"
+goals() { # AGENT NAME: a hundred goals, shown as pictures
+  jepa-pretrain agent eval "$1" --env "$env" --episodes 100 --out "$rooms/eval/$2.json"
+}
+step "record behaviour in $env -> data/rooms"
+jepa-pretrain agent collect "$env" data/rooms --behaviour expert+explorer --frames 12000 --size 32
+step "train a world model, and a critic of it"
+jepa-pretrain agent train data/rooms "$rooms/world" --steps 600 --batch_size 128
+jepa-pretrain agent critic "$rooms/world" data/rooms "$rooms/agent" --steps 800 --batch_size 256
+step "teach a policy what the planner does"
+jepa-pretrain agent distill "$rooms/agent" data/rooms "$rooms/policy" --states 1000 --rounds 2 --steps 500
+step "reach goals"
+goals random random
+goals expert expert
+goals "$rooms/agent" planner
+goals "$rooms/policy" policy
+jepa-pretrain agent show "$rooms/agent" "$env" "$rooms/page"
 
 step "done"
 python scripts/summary.py "$runs"

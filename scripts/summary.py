@@ -1,4 +1,4 @@
-"""What the quickstart ends with: one table of every probe, then where the encoders and the pages lie.
+"""What the quickstart ends with: tables of every probe and of the agent, then where encoders, agents and pages lie.
 
 python scripts/summary.py runs/quickstart
 """
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 NAMES = {"pixels": "raw pixels", "untrained": "untrained", "trained": "pretrained"}
+ACTING = {"random": "random", "expert": "scripted, sees the truth", "planner": "planner with critic",
+          "policy": "policy distilled from it"}  # fmt: skip
 PROTOCOLS = {"linear": "linear probe", "knn": "k-NN"}
 
 
@@ -37,6 +39,20 @@ def table(runs: list[Path]) -> Table:
     return shown
 
 
+def acting(rooms: Path) -> Table:
+    """One row for whoever acted: goals reached, and what deciding took."""
+    shown = Table(title="Goals reached in four rooms, in percent (95 % interval)", title_justify="left")
+    shown.add_column("who acts")
+    for words in ("reached", "ms per action"):
+        shown.add_column(words, justify="right")
+    for name, words in ACTING.items():
+        result = json.loads((rooms / "eval" / f"{name}.json").read_text())
+        row = result["success"]["all"]
+        low, high = row["interval"]
+        shown.add_row(words, f"{row['success']:.1f}  ({low:.1f}-{high:.1f})", f"{result['ms_per_action']:.2f}")
+    return shown
+
+
 def main(folder: str) -> None:
     console = Console(highlight=False)
     runs = sorted((path.parent for path in Path(folder).glob("*/export")), reverse=True)
@@ -47,6 +63,11 @@ def main(folder: str) -> None:
         console.print(f"encoder  {run / 'export'}", soft_wrap=True)
         for page in sorted(run.glob("*.html")):
             console.print(f"page     {page}", soft_wrap=True)
+    rooms = Path(folder) / "rooms"
+    if (rooms / "eval").is_dir():
+        console.print(acting(rooms))
+        console.print(f"agent    {rooms / 'agent'}", soft_wrap=True)
+        console.print(f"page     {rooms / 'page' / 'episode.html'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from jepa_pretrain.acting.load import load_world
+from jepa_pretrain.acting.load import default_planner, load_world
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.folder import save_agent
 from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.learning import learn_steps
-from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.contracts import Episode
 from jepa_pretrain.data.trajectories import read_episodes
@@ -28,7 +27,7 @@ def critic(world: str, data: str, out: str, steps: int = 2000, batch_size: int =
     Args:
         world: Folder of the world model.
         data: Trajectory shards of `agent collect`.
-        out: Folder for the agent: the world model, the critic as its cost, a gradient planner.
+        out: Folder for the agent: the world model, the critic as its cost, a planner.
         steps: Training steps.
         batch_size: Pairs of state and goal per step.
         seed: Names the initial weights and the pairs.
@@ -40,7 +39,7 @@ def critic(world: str, data: str, out: str, steps: int = 2000, batch_size: int =
     made = StepsToGo(model.width, model.grid_tokens)
     loss = learn_steps(made, states, torch.Generator().manual_seed(seed), steps, batch_size)
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON, {}, {"steps": 1.0})
-    folder = save_agent(Agent(model, Cost(model.action, {"steps": made}), Gradient(starts=1), task, seed=seed), out)
+    folder = save_agent(Agent(model, Cost(model.action, {"steps": made}), default_planner(model), task, seed=seed), out)
     console.print(f"{steps} steps in {time.perf_counter() - began:.0f} s: loss {loss:.4f}; in {folder}")
 
 

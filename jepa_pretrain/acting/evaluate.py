@@ -1,42 +1,40 @@
 """`jepa-pretrain agent eval`: how often an agent reaches its goals, with intervals, floor and ceiling."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa_pretrain.acting.load import load_size, load_world
+from jepa_pretrain.acting.episode import check_actions
+from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
-from jepa_pretrain.agent.cost import Cost
+from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments
-from jepa_pretrain.agent.folder import load_agent
+from jepa_pretrain.agent.planners.beam import Beam
 from jepa_pretrain.agent.planners.cem import CEM, ICEM
 from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.planners.mcts import MCTS
 from jepa_pretrain.agent.planners.mppi import MPPI
 from jepa_pretrain.agent.planners.planner import Planner
-from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals.interval import wilson
 from jepa_pretrain.evals.result import check_out, write
 
 FLOORS = ("random", "straight", "expert")
-HORIZON = 8  # model steps that are looked ahead without a critic
-BUDGET = {"offset": 50, "far": 100}
+BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 
 def evaluate(
     agent: str,
     env: str = tworoom.NAME,
-    goals: Literal["offset", "far"] = "offset",
+    goals: Literal["offset", "far", "drawn"] | None = None,
     episodes: int = 200,
-    planner: Literal["gradient", "cem", "icem", "mppi"] | None = None,
+    planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts"] | None = None,
     horizon: int | None = None,
     samples: int = 64,
     iterations: int = 20,
@@ -51,35 +49,37 @@ def evaluate(
 
     Args:
         agent: Folder of an agent, or of a world model, or random, straight or expert: the floor and the ceiling.
-        env: Gymnasium id; start and goal are known how to set in swm/TwoRoom-v1.
-        goals: offset - 25 steps ahead in an expert's episode (stable-worldmodel's protocol); far - in the other room.
+        env: Gymnasium id of an environment that can be put at its goal, such as swm/TwoRoom-v1 or the worlds of this
+            package.
+        goals: drawn - by the environment; in TwoRoom, offset - 25 steps ahead in an expert's episode
+            (stable-worldmodel's protocol), the default there - or far, in the other room.
         episodes: Trials; starts that are solved already are not among them.
         planner: Searches for plans, with the settings below; the agent's own by default, gradient for a world model.
         horizon: Steps of the model to look ahead; the agent's own by default, 8 for a world model.
-        samples: Plans per iteration of the sampling planners.
+        samples: Plans per iteration of the sampling planners; width of a beam; simulations of MCTS.
         iterations: Of any planner.
         starts: Plans that the gradient planner improves side by side.
-        budget: Steps that a trial may take; 50 by default, far goals 100.
+        budget: Steps that a trial may take; 100 by default, offset goals 50.
         variation: What varies beside positions, such as door.position.
         parallel: Trials at a time.
         seed: Names the trials and what the planner draws.
         out: File, or folder, for the outcome as JSON.
     """
     check_out(out)
-    if env != tworoom.NAME:
-        raise UserError(f"agent eval knows how to set start and goal in {tworoom.NAME} only, not in {env}")
+    goals = goals or ("offset" if env == tworoom.NAME else "drawn")
+    if goals != "drawn" and env != tworoom.NAME:
+        raise UserError(f"{goals} goals are known in {tworoom.NAME} only; take --goals drawn in {env}")
     budget = BUDGET[goals] if budget is None else budget
-    mind = None if agent in FLOORS else _mind(agent, seed)
+    mind = None if agent in FLOORS else load_mind(agent, seed)
     if mind and planner:
         mind.planner = _planner(planner, samples, iterations, starts)
     if mind and horizon:
         mind.task = replace(mind.task, horizon=horizon)
     environments = Environments(env, parallel, load_size(mind.model) if mind else 64)
-    actor = _pursuit(mind, seed) if mind else _floor(agent, environments, seed)
-    if goals == "offset":
-        trials = tworoom.offset_trials(environments, episodes, seed, variation)
-    else:
-        trials = tworoom.far_trials(episodes, seed, variation)
+    actor = pursuit(mind, seed) if mind else _floor(agent, environments, seed)
+    if mind:
+        check_actions(mind, environments)
+    trials = _trials(environments, goals, episodes, seed, variation)
     outcome = run(environments, actor, trials, budget)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
@@ -89,16 +89,17 @@ def evaluate(
     write(result, out, console)
 
 
-def _mind(folder: str, seed: int) -> Agent:
-    """The agent in a folder; around a bare world model one that knows the distance to its goal alone."""
-    if (Path(folder) / "agent.json").is_file():
-        return load_agent(folder)
-    model = load_world(folder)
-    task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON)
-    return Agent(model, Cost(model.action), Gradient(starts=1), task, seed=seed)
+def _trials(
+    environments: Environments, goals: str, episodes: int, seed: int, variation: list[str] | None
+) -> list[Trial]:
+    if goals == "offset":
+        return tworoom.offset_trials(environments, episodes, seed, variation)
+    if goals == "far":
+        return tworoom.far_trials(episodes, seed, variation)
+    return drawn_trials(environments, episodes, seed, tworoom.options_of(variation))
 
 
-def _pursuit(mind: Agent, seed: int) -> Actor:
+def pursuit(mind: Agent, seed: int) -> Actor:
     """The agent after the goals of trials."""
     if mind.reactive and mind.policy:
         return Pursuit(mind.model, mind.policy, mind.task)
@@ -120,6 +121,10 @@ def _told(mind: Agent) -> dict[str, Any]:
 def _planner(name: str, samples: int, iterations: int, starts: int) -> Planner:
     if name == "gradient":
         return Gradient(starts=starts, iterations=iterations)
+    if name == "beam":
+        return Beam(width=samples)
+    if name == "mcts":
+        return MCTS(simulations=samples)
     kind = {"cem": CEM, "icem": ICEM, "mppi": MPPI}[name]
     return kind(samples=samples, iterations=iterations, elites=max(samples // 8, 2))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_pretrain.agent.environments import Actions, Seen
-from jepa_pretrain.agent.worlds.walkers import ForkWalker, RoomsExpert, RoomsExplorer
+from jepa_pretrain.agent.worlds.walkers import ForkWalker, RoomsExpert, RoomsExplorer, Stepping
 from jepa_pretrain.contracts import UserError
 
 HOLD = 0.9  # probability that a sticky action is held for another step
@@ -95,6 +95,9 @@ def _towards(agent: Tensor, goal: Tensor) -> Tensor:
 SCRIPTED = {
     "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
     "jepa_pretrain/FourRooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
+    "jepa_pretrain/Rooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
+    "jepa_pretrain/RoomsSteps-v0": {"expert": lambda: Stepping(RoomsExpert()),
+                                    "explorer": lambda: Stepping(RoomsExplorer())},
     "jepa_pretrain/Fork-v0": {"bold": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
                               "explorer": partial(ForkWalker, 0.5)},
 }  # fmt: skip

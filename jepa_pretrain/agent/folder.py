@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.architectures import check_shapes
 from jepa_pretrain.interop.export import write
 from jepa_pretrain.interop.frozen import FrozenEncoder
+from jepa_pretrain.interop.placing import placed_folder
 from jepa_pretrain.interop.weights import fill, shapes
 from jepa_pretrain.models.described import described
 from jepa_pretrain.models.world import World
@@ -43,6 +41,7 @@ POLICIES = {"Policy": Policy}
 PLANNERS = {one.__name__: one for one in (CEM, ICEM, MPPI, Gradient, Beam, Dynamic, MCTS)}
 GUARDRAILS = {one.__name__: one for one in (HalfSpace, KeepOut)}
 MEMBERS = 64  # world models of an ensemble, at most
+FILES = {"agent.json", "agent.safetensors"} | {f"world-{number}" for number in range(MEMBERS)}
 NUMBERS = 1 << 16  # the largest whole number and the longest list in an agent.json
 REFUSED = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 
@@ -60,32 +59,12 @@ def save_agent(agent: Agent, folder: str | Path) -> Path:
     Raises:
         UserError: another kind of world model, a folder that holds something else, or that cannot be written.
     """
-    folder = Path(folder).absolute()
-    if folder.exists() and not (folder / "agent.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is no agent; give another folder or empty it")
-    plain, tensors = _content(agent)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"cannot write beside {folder}: {error}") from error
-    try:
+    folder, (plain, tensors) = Path(folder), _content(agent)
+    with placed_folder(folder, FILES, "agent") as fresh:
         for number, world in enumerate(_worlds(agent)):
             write(world, fresh / f"world-{number}", {})
         save_file(tensors, fresh / "agent.safetensors", metadata={"format": "pt"})
         (fresh / "agent.json").write_text(json.dumps(plain, indent=2) + "\n")
-        fresh.chmod(0o755)  # mkdtemp made it private
-        if folder.exists():
-            old = fresh.with_name(fresh.name + ".old")
-            os.rename(folder, old)
-            os.rename(fresh, folder)
-            shutil.rmtree(old)
-        else:
-            os.rename(fresh, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 

@@ -68,6 +68,10 @@ class Recorder:
         self.seen = decision
         self.frames.append(frame.clone())
 
+    def end(self, frame: Tensor) -> None:
+        """Call it with what the last action led to, `(C, H, W)`."""
+        self.frames.append(frame.clone())
+
     def episode(self) -> Episode:
         """What was watched so far.
 

@@ -101,7 +101,12 @@ class Acting:
         return self.behaviour.act(seen, self._rngs)[:, None]
 
 
-def run(environments: Environments, actor: Actor, trials: list[Trial], budget: int) -> Outcome:
+Watch = Callable[[Seen, bool], None]  # what all environments show after a reset (True) or a step
+
+
+def run(
+    environments: Environments, actor: Actor, trials: list[Trial], budget: int, watch: Watch | None = None
+) -> Outcome:
     """Runs trials, as many at a time as there are environments.
 
     Args:
@@ -109,16 +114,19 @@ def run(environments: Environments, actor: Actor, trials: list[Trial], budget: i
         actor: Who acts.
         trials: Starts and goals.
         budget: Steps that each may take.
+        watch: Sees everything; trials run as many at a time as there are environments, in order.
     """
     parts = [
-        _together(environments, actor, trials[first : first + environments.count], budget)
+        _together(environments, actor, trials[first : first + environments.count], budget, watch)
         for first in range(0, len(trials), environments.count)
     ]
     lists = [[one for part in parts for one in part[column]] for column in range(3)]
     return Outcome(*lists, *(sum(part[column] for part in parts) for column in range(3, 6)))
 
 
-def _together(environments: Environments, actor: Actor, trials: list[Trial], budget: int) -> Outcome:
+def _together(
+    environments: Environments, actor: Actor, trials: list[Trial], budget: int, watch: Watch | None
+) -> Outcome:
     """As many trials as environments, or fewer: the last ones are filled up with repeats that are not counted."""
     count = len(trials)
     filled = trials + [trials[-1]] * (environments.count - count)
@@ -130,6 +138,8 @@ def _together(environments: Environments, actor: Actor, trials: list[Trial], bud
     won = torch.zeros(environments.count, dtype=torch.bool)
     steps, thinking, actions, decisions = torch.zeros(environments.count, dtype=torch.int64), 0.0, 0, 0
     looked = 0.0
+    if watch is not None:
+        watch(seen, True)
 
     def look() -> Tensor:
         nonlocal looked
@@ -148,6 +158,8 @@ def _together(environments: Environments, actor: Actor, trials: list[Trial], bud
         for action in block.unbind(1):
             steps += seen.running
             seen = environments.step(action)
+            if watch is not None:
+                watch(seen, False)
             won |= seen.reached
             done += 1
     failed = seen.failed[:count]

@@ -11,19 +11,20 @@ from jepa_pretrain.contracts import UserError
 
 
 @contextmanager
-def placed_folder(folder: Path, files: set[str]) -> Iterator[Path]:
+def placed_folder(folder: Path, files: set[str], what: str = "export") -> Iterator[Path]:
     """An empty folder to write into, which takes the place of `folder` when the block ends well.
 
     Args:
         folder: Where the result goes; an earlier one there is replaced.
-        files: The names that an earlier one may have; a folder that holds anything else is refused.
+        files: The names in an earlier one; a folder that holds anything else is refused.
+        what: What it is called in messages.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= files):
-        raise UserError(f"{folder} exists and is no export; give another folder or empty it")
+        raise UserError(f"{folder} exists and is no {what}; give another folder or empty it")
     with _beside(folder) as fresh:
         yield fresh
         _flush(fresh)
@@ -73,7 +74,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _flush(folder: Path) -> None:
-    """Wait until all files of a folder are on the disk."""
-    for path in folder.iterdir():
+    """Wait until all files below a folder are on the disk."""
+    for path in filter(Path.is_file, folder.rglob("*")):
         with open(path, "rb") as file:
             os.fsync(file.fileno())

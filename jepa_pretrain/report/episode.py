@@ -26,7 +26,8 @@ ABOUT = {
     "right the goal. Imagined states are shown by the recorded frame whose state is nearest.",
     "Imagined and real": "For a few decisions, above what the agent imagined step by step, below what it then saw.",
     "Energies": "Every term of the cost, of the state at each decision, unweighted.",
-    "Candidate plans": "The plans it weighed last, the first two numbers of the actions summed up; the best one thick.",
+    "Candidate plans": "The plans it weighed last: the first two numbers of the actions summed up from where it "
+    "stands, the second one downwards as in pictures; the best one thick.",
 }
 
 
@@ -96,6 +97,9 @@ def candidates(thoughts: list[Thought]) -> str:
                 x, y = (path[:, 0], path[:, 1]) if path.shape[1] > 1 else (torch.arange(len(path)), path[:, 0])
                 colour, width = (COLOURS[1], 2.2) if number == 0 else (GREY, 0.8)
                 axes.plot(x, y, color=colour, linewidth=width)
+            if path.shape[1] > 1:
+                axes.set_aspect("equal", adjustable="datalim")
+                axes.invert_yaxis()
             axes.set_title(f"step {thought.step}", fontsize=10, color=GREY)
         return _address(figure)
 
@@ -108,9 +112,10 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
     warning = (
         f"<p class='warn' role='alert'>No plan kept the guardrails at step {', '.join(unsafe)}.</p>" if unsafe else ""
     )
+    film = f"<figure><img class='film' alt='the episode, moving' src='{address}'></figure>"
     body = [
         f"<header><h1>{html.escape(title)}</h1></header>{warning}",
-        section("Episode", ABOUT["Episode"], f"<figure><img alt='the episode, moving' src='{address}'></figure>"),
+        section("Episode", ABOUT["Episode"], film),
         section("Imagined and real", ABOUT["Imagined and real"], "".join(_futures(episode, one) for one in some)),
         section("Energies", ABOUT["Energies"], f"<figure><img alt='terms by step' src='{energies(episode)}'></figure>"),
         section(
@@ -127,14 +132,19 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
 def _futures(episode: Episode, thought: Thought) -> str:
     """Two rows of pictures; real ones end where the episode does."""
     times = [thought.step + (i + 1) * episode.block for i in range(len(thought.imagined))]
-    above = [_tile(one, f"imagined, step {time}") for one, time in zip(thought.imagined, times, strict=True)]
-    below = [_tile(episode.frames[time], f"seen, step {time}") for time in times if time < len(episode.frames)]
-    rows = "".join(f"<div class='tiles'>{''.join(one)}</div>" for one in (above, below))
+    imagined = [_tile(one, "imagined", time) for one, time in zip(thought.imagined, times, strict=True)]
+    seen = [_tile(episode.frames[time], "seen", time) for time in times if time < len(episode.frames)]
+    rows = "".join(
+        f"<p class='soft'>{words}</p><div class='tiles'>{''.join(tiles)}</div>"
+        for words, tiles in (("imagined", imagined), ("seen", seen))
+        if tiles
+    )
     return f"<h3>Decided at step {thought.step}</h3>{rows}"
 
 
-def _tile(picture: Tensor, words: str) -> str:
-    return f"<figure><img class='pixels' alt='{words}' src='{png(picture)}'><figcaption>{words}</figcaption></figure>"
+def _tile(picture: Tensor, words: str, time: int) -> str:
+    image = f"<img class='pixels' alt='{words}, step {time}' src='{png(picture)}'>"
+    return f"<figure>{image}<figcaption>step {time}</figcaption></figure>"
 
 
 def _before(episode: Episode, step: int) -> Thought:

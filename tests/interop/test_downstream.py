@@ -33,7 +33,7 @@ def workplace(tmp_path, monkeypatch):
 
 
 def test_the_page_has_its_examples():
-    assert len(BLOCKS) == 6 and all(len(code.strip().splitlines()) <= 17 for code in BLOCKS.values())
+    assert len(BLOCKS) == 7 and all(len(code.strip().splitlines()) <= 17 for code in BLOCKS.values())
 
 
 @pytest.mark.parametrize("title", BLOCKS)

@@ -61,7 +61,13 @@ def test_imagined_frames_are_nearest_to_the_imagined_states(watched):
 def test_page_is_whole_and_stands_alone(watched, tmp_path):
     page = show(watched, tmp_path, title="A <walk>").read_text()
     assert "A &lt;walk&gt;" in page and "http" not in page.replace("http://www.w3.org", "")
-    for words in ("Imagined and real", "Energies", "Candidate plans", "No plan kept the guardrails", "seen, step 1"):
+    for words in (
+        "Imagined and real",
+        "Energies",
+        "Candidate plans",
+        "No plan kept the guardrails",
+        "imagined, step 1",
+    ):
         assert words in page
     assert (tmp_path / "episode.gif").read_bytes() == gif(watched)
 

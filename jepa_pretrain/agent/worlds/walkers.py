@@ -6,6 +6,7 @@ from torch import Tensor
 
 from jepa_pretrain.agent.environments import Seen
 from jepa_pretrain.agent.worlds import fork, four_rooms
+from jepa_pretrain.agent.worlds.choices import nearest
 from jepa_pretrain.agent.worlds.ground import SPEED
 
 HOLD = 0.97  # probability of each step that an explorer keeps where it is going
@@ -72,3 +73,20 @@ class ForkWalker:
             self._bold = np.array([rng.random() < self.bridge for rng in rngs])
         way = np.where(self._bold[:, None], fork.bold(state), fork.careful(state))
         return towards(state[:, :2], way, SPEED)
+
+
+class Stepping:
+    """Another behaviour where there are four moves to choose from: the one that leads there best.
+
+    Args:
+        behaviour: what it would do if it could go anywhere.
+    """
+
+    def __init__(self, behaviour: RoomsExpert | RoomsExplorer) -> None:
+        self.behaviour = behaviour
+
+    def begin(self) -> None:
+        self.behaviour.begin()
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        return torch.from_numpy(nearest(self.behaviour.act(seen, rngs).numpy()))

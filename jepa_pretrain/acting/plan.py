@@ -1,0 +1,39 @@
+"""`jepa-pretrain agent plan`: an agent tries a few episodes, one after the other, and says how each went."""
+
+from rich.console import Console
+from rich.table import Table
+
+from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
+from jepa_pretrain.acting.load import load_mind
+
+
+def plan(
+    agent: str, env: str, episodes: int = 5, budget: int = 100, variation: list[str] | None = None, seed: int = 0
+) -> None:
+    """Let an agent try a few episodes; `agent eval` measures it over many.
+
+    Args:
+        agent: Folder of an agent, or of a world model.
+        env: Gymnasium id of an environment that can be put at its goal; goals are shown to the agent as pictures.
+        episodes: How many.
+        budget: Steps that each may take.
+        variation: What varies beside positions in swm/TwoRoom-v1, such as door.position.
+        seed: Names starts, goals, and what the planner draws.
+    """
+    mind = load_mind(agent, seed)
+    environments = place(mind, env)
+    table = Table("episode", "outcome", "steps", "ms per action", "ms per decision", box=None)
+    won = 0
+    for number, trial in enumerate(trials_of(environments, episodes, seed, variation)):
+        ended = pursue(mind, environments, trial, budget, goal_of(environments, trial))
+        won += ended.won
+        outcome = (
+            "reached" if ended.won else f"the environment threw: {ended.failed}" if ended.failed else "not reached"
+        )
+        taken = 1000 * ended.thinking
+        table.add_row(str(number), outcome, str(ended.steps), f"{taken / max(ended.steps, 1):.2f}",
+                      f"{taken / max(ended.decisions, 1):.1f}")  # fmt: skip
+    environments.close()
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"{won} of {episodes} goals reached in {env} within {budget} steps")

@@ -1,0 +1,100 @@
+"""`jepa-pretrain agent show`: one episode of an agent, as a GIF and a page."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
+from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.agent.behaviours import SCRIPTED, behaviour
+from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.rollouts import play
+from jepa_pretrain.agent.show import Recorder
+from jepa_pretrain.agent.trials import Trial
+from jepa_pretrain.contracts import Episode, UserError
+from jepa_pretrain.data.images import BrokenPicture, decode
+from jepa_pretrain.data.trajectories import read_episodes
+from jepa_pretrain.report.episode import show as draw
+
+BANK, WALKS, STRIDE = 2000, 8, 200  # frames to look imagined states up in; episodes played for it, and their steps
+
+
+def show(
+    agent: str,
+    env: str,
+    out: str,
+    data: str | None = None,
+    goal: str | None = None,
+    budget: int = 100,
+    variation: list[str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw one episode: what the agent saw, imagined futures beside real ones, energies, candidate plans.
+
+    Args:
+        agent: Folder of an agent, or of a world model.
+        env: Gymnasium id of an environment that can be put at its goal.
+        out: Folder for `episode.gif` and `episode.html`.
+        data: Trajectory shards whose frames stand for imagined states; by default some behaviour is played now, with
+            the same doors and colours.
+        goal: Picture file of the goal, in place of what the environment looks like at its own goal.
+        budget: Steps that it may take.
+        variation: What varies beside positions in swm/TwoRoom-v1, such as door.position.
+        seed: Names start, goal, and what the planner draws.
+    """
+    mind, console = load_mind(agent, seed), Console(highlight=False, soft_wrap=True)
+    size = load_size(mind.model)
+    given = None if goal is None else read_goal(goal, size)
+    environments = place(mind, env)
+    (trial,) = trials_of(environments, 1, seed, variation)
+    wanted = goal_of(environments, trial) if given is None else given
+    if data is None:
+        bank = _played(environments, trial, seed)
+    else:
+        bank = _sized(torch.cat([one.frames for one in read_episodes(data, BANK, console)]), size, data)
+    recorder = Recorder(mind, wanted[0], torch.cat([bank[:BANK], wanted]))
+    ended = pursue(mind, environments, trial, budget, wanted, recorder)
+    environments.close()
+    word = "Reached" if ended.won else "Not reached"
+    page = draw(recorder.episode(), out, f"{word} in {ended.steps} steps: {Path(agent).name} in {env}")
+    console.print(f"{word.lower()} in {ended.steps} steps; {page} and {page.with_suffix('.gif')}")
+
+
+def read_goal(path: str, size: int) -> Tensor:
+    """A goal picture from a file, `(1, 3, H, W)` uint8.
+
+    Args:
+        path: Of the file.
+        size: Height and width that the agent takes.
+
+    Raises:
+        UserError: No picture there, or one of another size.
+    """
+    try:
+        picture = decode(bytearray(Path(path).read_bytes()))
+    except (OSError, BrokenPicture, Image.DecompressionBombError) as error:
+        raise UserError(f"the goal {path} is no picture: {error}") from error
+    return _sized(picture[None], size, path)
+
+
+def _sized(frames: Tensor, size: int, source: str) -> Tensor:
+    if tuple(frames.shape[-2:]) != (size, size):
+        found = " x ".join(str(one) for one in reversed(frames.shape[-2:]))
+        raise UserError(f"this agent sees pictures of {size} x {size} pixels, those of {source} have {found}")
+    return frames
+
+
+def _played(environments: Environments, trial: Trial, seed: int) -> Tensor:
+    """Frames of the very world that the agent is in, as the explorer or else sticky behaviour finds it."""
+    name = "explorer" if "explorer" in SCRIPTED.get(environments.name, {}) else "sticky"
+    actor, frames = behaviour(name, environments.name, environments.actions), []
+    for start in [trial.start, trial.goal] * (WALKS // 2):
+        (episode,) = play(environments, actor, [trial.seed + len(frames)], STRIDE, [dict(start)])
+        if isinstance(episode, Episode):
+            frames.append(episode.frames)
+    if not frames:
+        raise UserError(f"{environments.name} throws in every episode")
+    return torch.cat(frames)

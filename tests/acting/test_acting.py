@@ -1,0 +1,147 @@
+"""What one does with an agent: let it try, teach its policy, look at an episode."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("gymnasium", reason="the extra [agent] is not installed")
+pytest.importorskip("av", reason="videos need PyAV")
+
+import toy_environment
+from PIL import Image
+
+from jepa_pretrain import cli, load_agent
+from jepa_pretrain.acting.collect import collect
+from jepa_pretrain.acting.critic import critic
+from jepa_pretrain.acting.distill import distill, pairs
+from jepa_pretrain.acting.evaluate import evaluate
+from jepa_pretrain.acting.load import load_mind
+from jepa_pretrain.acting.plan import plan
+from jepa_pretrain.acting.show import show
+from jepa_pretrain.acting.train import train
+from jepa_pretrain.agent import distil as distilling
+from jepa_pretrain.agent.drawn import drawn_trials
+from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.trials import Acting, run
+from jepa_pretrain.contracts import UserError
+from jepa_pretrain.data.trajectories import read_episodes
+
+toy_environment.register()
+TOY, CHOICE, STEPS = toy_environment.NAME, "ToyChoice-v0", "jepa_pretrain/RoomsSteps-v0"
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    collect(TOY, str(folder), "sticky", 1200, 32, steps=40)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def agent(recordings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    train(recordings, str(folder / "world"), "pixels", steps=200, batch_size=64, block=2, rollout=3, width=16)
+    critic(str(folder / "world"), recordings, str(folder / "agent"), steps=200, batch_size=128)
+    return str(folder / "agent")
+
+
+def reached(who: str, out, env: str = TOY, episodes: int = 20, **options) -> float:
+    evaluate(who, env, episodes=episodes, parallel=20, out=str(out), budget=20, **options)
+    return json.loads(out.read_text())["success"]["all"]["success"]
+
+
+def test_trials_are_those_the_environment_draws():
+    environments = Environments(TOY, 8, 32)
+    trials = drawn_trials(environments, 20, 0)
+    assert len(trials) == 20 and len({one.seed for one in trials}) == 20
+    state = environments.reset([one.seed for one in trials[:8]], [one.start for one in trials[:8]]).state
+    goal = torch.stack([torch.from_numpy(one.goal["state"]) for one in trials[:8]])
+    assert torch.equal(state[:, 2:4], goal) and ((state[:, :2] - goal).norm(dim=1) >= 0.1).all()
+    with pytest.raises(UserError, match="cannot be put at its goal"):
+        drawn_trials(Environments("CartPole-v1", 2, 32), 2, 0)
+
+
+def test_an_agent_reaches_what_chance_does_not(agent, tmp_path, capsys):
+    chance = reached("random", tmp_path / "chance.json")
+    assert reached(agent, tmp_path / "planner.json") > chance + 30
+    plan(agent, TOY, episodes=3, budget=25)
+    told = capsys.readouterr().out
+    assert told.count("reached") >= 4 and "of 3 goals reached" in told
+    assert int(told.split(" of 3 goals")[0].split()[-1]) >= 2
+
+
+def test_a_distilled_policy_acts_alone_and_nearly_as_well(agent, recordings, tmp_path):
+    distill(agent, recordings, str(tmp_path / "policy"), states=300, rounds=2, steps=200)
+    policy = load_agent(tmp_path / "policy")
+    assert policy.reactive and policy.actor is policy.policy
+    alone, planned = reached(str(tmp_path / "policy"), tmp_path / "p.json"), reached(agent, tmp_path / "a.json")
+    assert alone > 0.7 * planned, (alone, planned)
+
+
+def test_the_planner_is_asked_where_the_policy_went(agent, recordings, tmp_path, monkeypatch):
+    asked, ask = [], distilling._asked
+
+    def note(planning, task, states, goals, generator):
+        asked.append((states, goals))
+        return ask(planning, task, states[:4], goals[:4], generator).repeat(len(states) // 4 + 1, 1)[: len(states)]
+
+    monkeypatch.setattr(distilling, "_asked", note)
+    distill(agent, recordings, str(tmp_path / "warm"), env=TOY, warm=True, states=40, rounds=2, steps=2, trials=4)
+    warm, (recorded, visited) = load_agent(tmp_path / "warm"), asked
+    assert not warm.reactive and warm.policy is not None
+    assert len(recorded[0]) == 40 and len(visited[1].unique(dim=0)) <= 4, "the goals of four trials"
+
+
+def test_goals_are_drawn_ahead_and_anywhere(agent, recordings):
+    mind, episodes = load_mind(agent), read_episodes(recordings)
+    states, goals = pairs(mind, episodes, 40, torch.Generator().manual_seed(0))
+    known = [mind.model.encode(one.frames)[:, 0] for one in episodes]
+    for row in range(20):
+        both = [[int((one[row] - part).norm(dim=1).min() < 1e-4) for part in known] for one in (states, goals)]
+        assert any(a and b for a, b in zip(*both, strict=True)), "the first half share an episode"
+
+
+def test_an_episode_is_shown(agent, recordings, tmp_path, capsys):
+    cli.main(["agent", "show", agent, TOY, str(tmp_path / "page"), "--budget=12"])
+    assert "reached in" in capsys.readouterr().out
+    page = (tmp_path / "page" / "episode.html").read_text()
+    for words in ("Imagined and real", "Decided at step 0", "Candidate plans", "agent in Toy-v0"):
+        assert words in page
+    moving = Image.open(tmp_path / "page" / "episode.gif")
+    assert moving.n_frames > 1 and moving.size == (3 * moving.size[1], moving.size[1])
+    show(agent, TOY, str(tmp_path / "again"), data=recordings, budget=2)
+    Image.new("RGB", (32, 32)).save(tmp_path / "goal.png")
+    show(agent, TOY, str(tmp_path / "own"), goal=str(tmp_path / "goal.png"), budget=2)
+
+
+def test_mistakes_are_explained(agent, recordings, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "goal.png")
+    with pytest.raises(UserError, match="sees pictures of 32 x 32 pixels"):
+        show(agent, TOY, str(tmp_path / "p"), goal=str(tmp_path / "goal.png"))
+    (tmp_path / "goal.txt").write_text("the door")
+    with pytest.raises(UserError, match="is no picture"):
+        show(agent, TOY, str(tmp_path / "p"), goal=str(tmp_path / "goal.txt"))
+    for call in (plan, evaluate):
+        with pytest.raises(UserError, match="takes 4 choices as an action, this agent gives 2 numbers"):
+            call(agent, CHOICE)
+    collect(TOY, str(tmp_path / "small"), frames=40, size=24)
+    with pytest.raises(UserError, match=r"takes frames \(B, 3, 32, 32\)"):
+        distill(agent, str(tmp_path / "small"), str(tmp_path / "p"))
+    with pytest.raises(UserError, match="cannot be put at its goal"):
+        evaluate("random", "CartPole-v1", parallel=2)
+    with pytest.raises(UserError, match="far goals are known in swm/TwoRoom-v1 only"):
+        evaluate("random", TOY, goals="far")
+
+
+def test_four_moves_reach_neighbouring_rooms_and_chance_does_not():
+    from jepa_pretrain.agent.behaviours import behaviour
+
+    environments = Environments(STEPS, 8, 32)
+    assert environments.actions.discrete and environments.actions.width == 4
+    trials = drawn_trials(environments, 16, 0)
+    expert, chance = (
+        run(environments, Acting(behaviour(name, STEPS, environments.actions), list(range(8))), trials, 100)
+        for name in ("expert", "random")
+    )
+    assert all(expert.won) and sum(chance.won) < 4
