@@ -18,8 +18,8 @@ from jepa_pretrain.agent.guardrails import HalfSpace, KeepOut
 from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.memory import Memory
 from jepa_pretrain.agent.planners.cem import CEM
-from jepa_pretrain.agent.planners.hierarchical import Hierarchical
 from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.planners.hierarchical import Hierarchical
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous, Ensemble, WorldModel
 from jepa_pretrain.contracts import UserError
