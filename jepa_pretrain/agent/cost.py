@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from jepa_pretrain.agent.recorded import Recorded
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import ActionSpace, Continuous
 from jepa_pretrain.contracts import UserError
 
-INTRINSIC = ("goal", "effort", "bounds", "uncertainty")
+INTRINSIC = ("goal", "effort", "bounds", "uncertainty", "recorded")
 
 
 class Charge(NamedTuple):
@@ -31,11 +32,17 @@ class Cost(nn.Module):
         action: the model's actions, for the bounds.
         critics: trained critics by name, `forward(state (B, N, D), task) -> (B,)`; one whose `every_step` is False
             predicts a sum of what follows, and so counts at the last step alone.
+        recorded: actions that were really taken, for the term of that name.
     """
 
-    def __init__(self, action: ActionSpace, critics: dict[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        action: ActionSpace,
+        critics: dict[str, nn.Module] | None = None,
+        recorded: Recorded | None = None,
+    ) -> None:
         super().__init__()
-        self.action = action
+        self.action, self.recorded = action, recorded
         self.critics = nn.ModuleDict(critics or {})
 
     def intrinsic(
@@ -67,6 +74,10 @@ class Cost(nn.Module):
                 if disagreement is None:
                     raise UserError("the uncertainty term needs an Ensemble as the world model, or leave it out of u")
                 terms[name] = disagreement
+            elif name == "recorded":
+                if self.recorded is None:
+                    raise UserError("the recorded term needs recorded actions: give them to Cost, or leave it out of u")
+                terms[name] = self.recorded.distance(plan)
             else:
                 raise UserError(f"unknown intrinsic term {name!r}; known: {', '.join(INTRINSIC)}")
         return terms | {f"guardrail/{one.name}": one.violation(states) for one in task.guardrails}

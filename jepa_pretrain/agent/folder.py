@@ -136,7 +136,10 @@ def _content(agent: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors |= {f"guardrails.{number}.{key}": value for key, value in fields.items() if isinstance(value, Tensor)}
         simple = {key: value for key, value in fields.items() if not isinstance(value, Tensor)}
         guardrails.append({"class": type(one).__name__, "args": simple})
+    if type(agent.planner).__name__ not in PLANNERS:
+        raise UserError(f"agents that plan with {type(agent.planner).__name__} cannot be saved")
     task = {"horizon": agent.task.horizon, "u": dict(agent.task.u), "v": dict(agent.task.v), "guardrails": guardrails}
+    task |= {"risk": agent.task.risk, "samples": agent.task.samples}
     plain = {
         "format": FORMAT,
         "worlds": len(_worlds(agent)),
@@ -177,7 +180,7 @@ def _settings(value: object, known: dict[str, type], tensors: dict[str, Tensor],
 
 
 def _task(value: object, tensors: dict[str, Tensor], goal: Tensor, source: str) -> Task:
-    if not isinstance(value, dict) or value.keys() != {"horizon", "u", "v", "guardrails"}:
+    if not isinstance(value, dict) or value.keys() - {"risk", "samples"} != {"horizon", "u", "v", "guardrails"}:
         raise UserError(f"{source}: a task has horizon, u, v and guardrails, found {shown(value)}")
     if not whole(value["horizon"], 1, NUMBERS) or not isinstance(value["guardrails"], list):
         raise UserError(f"{source}: the task's horizon or guardrails are of the wrong kind")
@@ -188,7 +191,10 @@ def _task(value: object, tensors: dict[str, Tensor], goal: Tensor, source: str) 
         _settings(one, GUARDRAILS, _under(tensors, f"guardrails.{number}."), source)
         for number, one in enumerate(value["guardrails"])
     )
-    return Task(goal, value["horizon"], value["u"], value["v"], guardrails)
+    risk, samples = value.get("risk", 0.0), value.get("samples", Task.samples)  # the first agents had neither
+    if not isinstance(risk, int | float) or not whole(samples, 1, NUMBERS):
+        raise UserError(f"{source}: the task's risk or samples are of the wrong kind")
+    return Task(goal, value["horizon"], value["u"], value["v"], guardrails, risk, samples)
 
 
 def _checked(value: object, known: dict[str, Any], source: str) -> tuple[str, dict[str, Any]]:

@@ -35,9 +35,12 @@ class Task:
         u: weights of the intrinsic terms of the cost by name: goal, effort, bounds, uncertainty (`agent/cost.py`).
         v: weights of the trained critics by name.
         guardrails: what must not happen.
+        risk: standard deviations of a plan's cost, over what chance and ensembles may bring, that are added to its
+            mean: 0 is neutral, above is averse.
+        samples: futures drawn per plan and ensemble member, where the model has latent variables.
 
     Raises:
-        UserError: a goal that is no state, or a horizon below 1.
+        UserError: a goal that is no state, a horizon or samples below 1, a risk below 0.
     """
 
     goal: Tensor
@@ -45,6 +48,8 @@ class Task:
     u: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({"goal": 1.0}))
     v: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     guardrails: tuple[Guardrail, ...] = ()
+    risk: float = 0.0
+    samples: int = 16
 
     def __post_init__(self) -> None:
         if self.goal.dim() != 3:
@@ -53,6 +58,8 @@ class Task:
             )
         if self.horizon < 1:
             raise UserError(f"a plan needs a horizon of 1 or more, found {self.horizon}")
+        if not self.risk >= 0 or self.samples < 1:
+            raise UserError(f"a task needs risk >= 0 and 1 sample or more, found {self.risk} and {self.samples}")
 
     def of(self, rows: Tensor) -> Self:
         """The same task for some environments, in the order and as often as `rows` names them.

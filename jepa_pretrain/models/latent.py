@@ -52,8 +52,16 @@ class Latent(nn.Module, ABC):
         """R(z, s_x): z `(..., Z)`, states `(..., N, D)` -> `(...)`."""
 
     @abstractmethod
-    def draw(self, before: Tensor) -> Tensor:
-        """One z `(..., Z)` for each state `(..., N, D)` from the distribution proportional to exp(-R)."""
+    def draw(self, before: Tensor, chance: Tensor | None = None) -> Tensor:
+        """One z for each state from the distribution proportional to exp(-R).
+
+        Args:
+            before: `(..., N, D)`.
+            chance: `(..., Z)` uniform in (0, 1), of which z is then a function; drawn here if None.
+
+        Returns:
+            `(..., Z)`.
+        """
 
     def infer(self, distance: Distance, before: Tensor, after: Tensor) -> Tensor:
         """The z that minimises distance + weight R, by gradient from the amortised one; never worse than that.
@@ -127,9 +135,10 @@ class Discrete(Latent):
     def penalty(self, z: Tensor, before: Tensor) -> Tensor:
         return -(z * self._log_prior(before)).sum(-1)
 
-    def draw(self, before: Tensor) -> Tensor:
+    def draw(self, before: Tensor, chance: Tensor | None = None) -> Tensor:
         log_prior = self._log_prior(before)
-        return self._one_hot((log_prior - torch.empty_like(log_prior).exponential_().log()).argmax(-1))
+        wait = torch.empty_like(log_prior).exponential_() if chance is None else -chance.log()
+        return self._one_hot((log_prior - wait.log()).argmax(-1))
 
     @torch.no_grad()
     def infer(self, distance: Distance, before: Tensor, after: Tensor) -> Tensor:
@@ -175,9 +184,10 @@ class Gaussian(Latent):
         mean, log_std = self._normal(self.prior, before.mean(-2))
         return 0.5 * ((z - mean) / log_std.exp()).square().sum(-1)
 
-    def draw(self, before: Tensor) -> Tensor:
+    def draw(self, before: Tensor, chance: Tensor | None = None) -> Tensor:
         mean, log_std = self._normal(self.prior, before.mean(-2))
-        return mean + log_std.exp() * torch.randn_like(mean)
+        noise = torch.randn_like(mean) if chance is None else torch.special.ndtri(chance)
+        return mean + log_std.exp() * noise
 
     @staticmethod
     def _normal(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +225,8 @@ class Sparse(Latent):
     def penalty(self, z: Tensor, before: Tensor) -> Tensor:
         return z.abs().sum(-1)
 
-    def draw(self, before: Tensor) -> Tensor:
-        shape = (*before.shape[:-2], self.width)
-        size = torch.empty(shape, device=before.device).exponential_()
-        return torch.where(torch.rand_like(size) < 0.5, size, -size)
+    def draw(self, before: Tensor, chance: Tensor | None = None) -> Tensor:
+        if chance is None:
+            chance = torch.rand(*before.shape[:-2], self.width, device=before.device)
+        tail = torch.minimum(chance, 1 - chance).clamp_min(torch.finfo(chance.dtype).tiny)
+        return (chance - 0.5).sign() * -(2 * tail).log()

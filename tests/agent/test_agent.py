@@ -1,6 +1,7 @@
 """The whole agent: blocks, environments side by side, memory, and a folder that brings it back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.memory import Memory
 from jepa_pretrain.agent.planners.cem import CEM
 from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.planners.hierarchical import Hierarchical
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous, Ensemble, WorldModel
 from jepa_pretrain.contracts import UserError
@@ -140,7 +142,9 @@ def whole(model: WorldModel) -> Agent:
         KeepOut(torch.randn(2, 8), torch.zeros(2), torch.ones(2), 0.1, "corner", hard=False),
     )
     critics = {"steps": StepsToGo(8, hidden=8), "sum": EnergyToCome(8, quantiles=(0.1, 0.9), hidden=8)}
-    task = Task(torch.zeros(1, 1, 8), 3, u={"goal": 1.0}, v={"steps": 0.5, "sum": 0.1}, guardrails=rails)
+    task = Task(
+        torch.zeros(1, 1, 8), 3, u={"goal": 1.0}, v={"steps": 0.5, "sum": 0.1}, guardrails=rails, risk=0.5, samples=3
+    )
     policy = Policy.of(model, hidden=8)
     return Agent(model, Cost(model.action, critics), CEM(16, 2, 4), task, policy, memory=Memory(7), seed=3)
 
@@ -161,6 +165,7 @@ def test_folder_brings_back_an_agent_that_decides_the_same(tmp_path, members):
     save_agent(agent, tmp_path / "agent")  # an agent may be replaced
     again = load_agent(tmp_path / "agent")
     assert torch.equal(decides(agent), decides(again))
+    assert again.task.risk == 0.5 and again.task.samples == 3
     assert again.memory.capacity == 7 and again.task.guardrails[1].name == "corner"
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.pkl"))
 
@@ -169,6 +174,8 @@ def test_folders_of_something_else_are_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="is no agent; give another folder"):
         save_agent(whole(trained()), tmp_path)
+    with pytest.raises(UserError, match="that plan with Hierarchical cannot be saved"):
+        save_agent(replace(whole(trained()), planner=Hierarchical(CEM(16, 2, 4))), tmp_path / "new")
     with pytest.raises(UserError, match=r"no agent\.json there"):
         load_agent(tmp_path)
 
@@ -185,6 +192,8 @@ def test_folders_of_something_else_are_refused(tmp_path):
         (lambda plain: plain["critics"]["steps"]["args"].update(colour=1), "colour"),
         (lambda plain: plain["task"].update(u={"goal": "much"}), "weights are numbers"),
         (lambda plain: plain["task"].update(horizon=0), "horizon or guardrails"),
+        (lambda plain: plain["task"].update(risk="much"), "risk or samples"),
+        (lambda plain: plain["task"].update(samples=10**9), "risk or samples"),
         (lambda plain: plain.update(worlds=10**6), "worlds or critics"),
         (lambda plain: plain.update(critics={"steps": plain["policy"]}), "unknown class 'Policy'"),
     ],

@@ -8,6 +8,7 @@ from torch import Tensor
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.planners.problem import Plan, Problem, Scores
 from jepa_pretrain.agent.task import Task
+from jepa_pretrain.agent.uncertainty import draw
 from jepa_pretrain.agent.world_model import WorldModel
 
 SHOWN = 8  # candidates that a plan keeps, for pages
@@ -40,7 +41,8 @@ class Planner(ABC):
         Raises:
             UserError: shapes that do not fit the model, actions of the other kind, numbers that are not finite.
         """
-        problem = Problem(model, cost, state, task, type(self).__name__, self.max_rollouts)
+        chance = draw(model, task, state, generator)
+        problem = Problem(model, cost, state, task, type(self).__name__, self.max_rollouts, chance)
         return self.search(problem, generator, start)
 
     @abstractmethod

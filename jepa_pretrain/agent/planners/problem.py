@@ -8,7 +8,8 @@ from torch import Tensor
 
 from jepa_pretrain.agent.cost import Charge, Cost
 from jepa_pretrain.agent.task import Task
-from jepa_pretrain.agent.world_model import Continuous, Discrete, WorldModel, imagine
+from jepa_pretrain.agent.uncertainty import futures, members, weigh
+from jepa_pretrain.agent.world_model import Continuous, Discrete, Ensemble, WorldModel, imagine
 from jepa_pretrain.contracts import UserError
 
 
@@ -30,6 +31,14 @@ class Scores(NamedTuple):
         return by_cost.gather(1, by_violation)
 
 
+class Thought(NamedTuple):
+    """What one upper level of a hierarchy thought; entries beyond a state's own steps are NaN."""
+
+    actions: Tensor  # (B, H, A) its macro-actions
+    states: Tensor  # (B, H, N, D) where they lead; the first is the sub-goal of the level below
+    steps: Tensor  # (B,) int64 until the goal is reached, or as far as it looked; 0 where it had nothing to add
+
+
 class Plan(NamedTuple):
     """What a planner found."""
 
@@ -37,6 +46,7 @@ class Plan(NamedTuple):
     cost: Tensor  # (B,)
     violation: Tensor  # (B,) of the hard guardrails; above 0 no plan without was found
     candidates: Tensor  # (B, K, L, A) a few of those that it weighed last, best first
+    thoughts: tuple[Thought, ...] = ()  # of the upper levels, from the second upwards
 
     @property
     def safe(self) -> Tensor:
@@ -54,7 +64,8 @@ class Problem:
         state: `(B, N, D)`.
         task: goal, horizon, weights.
         planner: its name, for messages.
-        max_rollouts: plans that are rolled out at once at most.
+        max_rollouts: futures that are rolled out at once at most; a plan has one for each sample and member.
+        chance: `(B, S, L, chances)` what `uncertainty.draw` drew for models with latent variables, or None.
 
     Raises:
         UserError: a state or goal of another shape than the model's, or one that is not finite.
@@ -66,6 +77,7 @@ class Problem:
     task: Task
     planner: str
     max_rollouts: int
+    chance: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (self.model.grid_tokens, self.model.width)
@@ -81,8 +93,11 @@ class Problem:
             raise UserError(
                 f"{self.planner}: {self.task.goal.shape[0]} goals for {self.batch} states; give 1 or as many"
             )
-        if self.max_rollouts < 1:
-            raise UserError(f"{self.planner}: max_rollouts must be 1 or more, found {self.max_rollouts}")
+        if self.max_rollouts < self.futures:
+            raise UserError(
+                f"{self.planner}: max_rollouts must be {self.futures} or more, the futures of a plan, "
+                f"found {self.max_rollouts}"
+            )
 
     @property
     def batch(self) -> int:
@@ -93,6 +108,11 @@ class Problem:
     def length(self) -> int:
         """L."""
         return self.task.horizon
+
+    @property
+    def futures(self) -> int:
+        """Futures of one plan, F = members x samples."""
+        return len(members(self.model)) * (1 if self.chance is None else self.chance.shape[1])
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Bounds of continuous actions, each `(A,)`, for planners that need them."""
@@ -135,11 +155,14 @@ class Problem:
 
     def of(self, rows: Tensor) -> Self:
         """The same problem from some states only; `rows` `(B',)`."""
-        return type(self)(self.model, self.cost, self.state[rows], self.task.of(rows), self.planner, self.max_rollouts)
+        chance = None if self.chance is None else self.chance[rows]
+        task = self.task.of(rows)
+        return type(self)(self.model, self.cost, self.state[rows], task, self.planner, self.max_rollouts, chance)
 
     def pieces(self, count: int) -> list[slice]:
-        """Slices of at most `max_rollouts` that together are `count`."""
-        return [slice(i, i + self.max_rollouts) for i in range(0, count, self.max_rollouts)]
+        """Slices with at most `max_rollouts` futures that together are `count` plans."""
+        size = self.max_rollouts // self.futures
+        return [slice(i, i + size) for i in range(0, count, size)]
 
     def score(self, plans: Tensor) -> Scores:
         """Costs of S plans for each state, without gradients: `(B, S, L, A)` -> `(B, S)` each."""
@@ -153,15 +176,24 @@ class Problem:
 
     def score_rows(self, plans: Tensor, rows: Tensor) -> Scores:
         """Costs of plans from the states that `rows` names, with gradients: `(R, L, A)`, `(R,)` -> `(R,)` each."""
-        task = self.task.of(rows)
-        states, disagreement = imagine(self.model, self.state[rows], plans)
+        found = futures(self.model, self.state[rows], plans, None if self.chance is None else self.chance[rows])
+        count = found.states.shape[1]
+        rows, plans = rows.repeat_interleave(count), plans.repeat_interleave(count, dim=0)
+        states, task = found.states.flatten(0, 1), self.task.of(rows)  # (R F, L, N, D)
+        disagreement = None if found.disagreement is None else found.disagreement.flatten(0, 1)
         charge = self.cost.charge(states, plans, task, disagreement)
         cost = charge.running.sum(1) + self.cost.final(states[:, -1], task)
         self.check(cost, states)
-        return Scores(cost, charge.violation.sum(1))
+        cost, violation = (one.unflatten(0, (-1, count)) for one in (cost, charge.violation.sum(1)))  # (R, F)
+        return Scores(weigh(cost, self.task.risk), violation.mean(1))  # one future that violates is enough
 
     def advance(self, states: Tensor, actions: Tensor, rows: Tensor) -> tuple[Tensor, Charge]:
-        """One step of many: `(R, N, D)`, `(R, A)`, `(R,)` -> the next states, and what each cost, `(R,)`."""
+        """One step of many: `(R, N, D)`, `(R, A)`, `(R,)` -> the next states, and what each cost, `(R,)`.
+
+        An ensemble's mean is followed; a state that chance spreads, or a deviation, is no sum over steps.
+        """
+        if self.chance is not None or (self.task.risk and isinstance(self.model, Ensemble)):
+            raise UserError(f"{self.planner} follows one future, and so knows no chance and no risk; take MCTS")
         ends, running, violation = [], [], []
         with torch.no_grad():
             for piece in self.pieces(len(rows)):
