@@ -84,8 +84,9 @@ def _show_commands(argv: list[str]) -> None:
         return
     below = {n: c for n, c in COMMANDS.items() if n.startswith(" ".join(asked))} if len(asked) < 2 else {}
     print("usage: jepa-pretrain COMMAND [--help] ...\n")
+    column = max(map(len, COMMANDS))
     for name, (words, _) in (below or COMMANDS).items():
-        print(f"  {name:<14} {words}")
+        print(f"  {name:<{column}} {words}")
     if (asked and asked[0] not in {n.split()[0] for n in COMMANDS}) or len(asked) > 1:
         sys.exit(f"\nerror: no command '{' '.join(asked)}'")
     if argv and not asked:
