@@ -77,7 +77,8 @@ class Joint(Planner):
         for level in self.first.levels:
             state, goal = level.lift(state[:, None])[:, 0], level.lift(goal[:, None])[:, 0]
             part = Stage(goal, level.horizon, level.u, risk=task.risk, samples=task.samples)
-            chance = draw(level.model, part, state, generator)
+            chance = draw(level.model, part, state[:: self.starts], generator)  # starts of one state share their luck
+            chance = None if chance is None else chance.repeat_interleave(self.starts, dim=0)
             floors.append(Problem(level.model, level.cost, state, part, "Joint", self.max_rollouts, chance))
         return floors
 

@@ -86,3 +86,31 @@ def test_a_level_that_is_there_sets_no_sub_goal_and_mistakes_are_named():
         Joint(Hierarchical(Gradient(), (), lifted=False))
     with pytest.raises(UserError, match="needs a start"):
         Joint(first(), 0)
+
+
+class Windy(Twice):
+    """The upper level in wind: its chance is the same for all starts of a state."""
+
+    chances = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def latents(self, state, chance):
+        self.seen.append(chance)
+        return chance - 0.5
+
+    def step(self, state, action, z=None):
+        return super().step(state, action) + (0 if z is None else z[:, None])
+
+
+def test_starts_are_compared_under_the_same_chance():
+    world, model, search = Linear(), Windy(), Gradient(1, 2)
+    upper = Upper(model, Cost(model.action), search, lambda states: states, 3, TASK.u)
+    task = Task(TASK.goal, 2, TASK.u, risk=1.0, samples=2)
+    planner = Joint(Hierarchical(search, (upper,)), starts=3, iterations=2)
+    found = planner.plan(world, Cost(world.action), START[:, None], task, torch.Generator().manual_seed(0))
+    last = model.seen[-1].unflatten(0, (2, 3, 2))  # states, starts, samples
+    assert (last == last[:, :1]).all() and not (last[0] == last[1]).any()
+    assert found.actions.shape == (2, 2, 2) and found.cost.isfinite().all()
