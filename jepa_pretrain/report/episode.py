@@ -21,6 +21,7 @@ from jepa_pretrain.report.tiles import enlarge, png
 
 SHOWN = 4  # decisions spelt out on the page, spread over the episode
 PAUSE = 120  # milliseconds per frame
+TILES = ".tiles img { outline: 1px solid var(--line); }"  # white pictures end somewhere
 ABOUT = {
     "Episode": "Left what it sees, in the middle what it expected to see at the end of the present block of actions, "
     "right the goal. Imagined states are shown by the recorded frame whose state is nearest.",
@@ -65,6 +66,8 @@ def gif(episode: Episode) -> bytes:
     for step, frame in enumerate(episode.frames):
         thought = _before(episode, step)
         row = torch.cat([enlarge(one) for one in (frame, thought.imagined[0], episode.goal)], dim=2)  # (3, H, 3 W)
+        for edge in (1, 2):  # worlds without a border would run into each other
+            row[:, :, edge * (row.shape[2] // 3)] = 160
         pictures.append(Image.fromarray(row.permute(1, 2, 0).cpu().numpy()))
     stream = io.BytesIO()
     pictures[0].save(stream, "gif", save_all=True, append_images=pictures[1:], duration=PAUSE, loop=0)
@@ -125,7 +128,7 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{SHEET}</style></head><body>{''.join(body)}</body></html>"
+        f"<title>{html.escape(title)}</title><style>{SHEET}{TILES}</style></head><body>{''.join(body)}</body></html>"
     )
 
 
