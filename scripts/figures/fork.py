@@ -3,8 +3,9 @@
     python scripts/figures/fork.py OUT RUN/export [ANOTHER/export ...]     runs of recipes/demo/fork.yaml
 
 Forks are rendered anew, with the third way that never happens in the shards: straight on, off the track. Energies are
-of the last level's step that the fork lies in, over the error of the average of both futures: a prediction that
-averages has 1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
+of each level's step that the fork lies in, over the error of the average of both futures (a quarter of their squared
+distance): a prediction that averages has 1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and
+OUT/fork.png.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jepa_pretrain.data.paint import paint
-from jepa_pretrain.data.worlds import fork
+from jepa_pretrain.data.worlds import alike, fork
 from jepa_pretrain.evals.rank import effective_rank
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.models.energy import auroc, between, future_energy
@@ -28,20 +29,25 @@ FRAMES = 16  # of the rendered clips, of which the runs read some
 POINTS = 11
 
 
-def states(hierarchy: Hierarchy, pasts: int) -> list[Tensor]:
-    """States of the last level for each way: left, straight on, right; three of (B, L, N, D)."""
-    scenes = fork(3 * pasts, FRAMES, hierarchy.image_size, np.random.default_rng(20), WAYS)
-    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)[:, :, :: FRAMES // hierarchy.frames]
-    joined = torch.cat([hierarchy.at(len(hierarchy.levels)).sequence(part) for part in clips.split(48)])
+def spacing(hierarchy: Hierarchy) -> int:
+    """Frames from one that is read to the next: as far apart as they can be."""
+    return (FRAMES - 1) // (hierarchy.frames - 1)
+
+
+def states(hierarchy: Hierarchy, number: int, pasts: int) -> list[Tensor]:
+    """States of a level for each way: left, straight on, right; three of (B, L, N, D)."""
+    scenes = alike(fork(3 * pasts, FRAMES, hierarchy.image_size, np.random.default_rng(20), WAYS))
+    stride = spacing(hierarchy)
+    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)[:, :, ::stride][:, :, : hierarchy.frames]
+    joined = torch.cat([hierarchy.at(number).sequence(part) for part in clips.split(48)])
     return [joined[way :: len(WAYS)] for way in range(len(WAYS))]
 
 
-def judge(name: str, pasts: int) -> dict[str, float | list[float]]:
-    """All numbers of one run."""
-    hierarchy = FrozenEncoder.load(name).encoder
-    level = hierarchy.levels[-1]
-    left, third, right = states(hierarchy, pasts)
-    now = left.shape[1] // 2  # the last moment that the ways share
+def judge(hierarchy: Hierarchy, number: int, pasts: int) -> dict[str, float | list[float]]:
+    """All numbers of one level of one run."""
+    level = hierarchy.levels[number - 1]
+    left, third, right = states(hierarchy, number, pasts)
+    now = FRAMES // 2 // spacing(hierarchy)  # the last moment that the ways share
     given, ends = left[:, : now + 1], [one[:, now + 1] for one in (left, third, right)]
     average = ((ends[0] - ends[2]) / 2).square().flatten(1).mean(1).mean()
     energies = [future_energy(level, given, end.unsqueeze(1)) for end in ends]
@@ -51,6 +57,8 @@ def judge(name: str, pasts: int) -> dict[str, float | list[float]]:
         way: float(energy.mean() / average) for way, energy in zip(("left", "third", "right"), energies, strict=True)
     }
     found["middle"] = float(line[POINTS // 2])
+    between_both = future_energy(level, given, ((ends[0] + ends[2]) / 2).unsqueeze(1))
+    found["AUROC, middle"] = auroc(happened, between_both)
     found["AUROC, third"] = auroc(happened, energies[1])
     found["AUROC, another clip"] = auroc(happened, future_energy(level, given.repeat(2, 1, 1, 1), other.unsqueeze(1)))
     found["difference of the ways / variance"] = float(4 * average / left.flatten(0, 2).var(0).mean())
@@ -67,7 +75,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, one in found.items():
-        axes.plot(np.linspace(0, 1, POINTS), one["line"], label=name)
+        axes.plot(np.linspace(0, 1, POINTS), one["line"], "--" if "without" in name else "-", label=name)
     axes.set(xlabel="from left (0) to right (1)", ylabel="energy / error of the average", ylim=(0, None))
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)
@@ -81,7 +89,12 @@ def main() -> None:
     options = parser.parse_args()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    found = {Path(name).parent.name: judge(name, options.pasts) for name in options.export}
+    found = {}
+    for name in options.export:
+        hierarchy = FrozenEncoder.load(name).encoder
+        for number, level in enumerate(hierarchy.levels, start=1):
+            kind = "with z" if level.latent else "without z"
+            found[f"{Path(name).parent.name}, level {number}, {kind}"] = judge(hierarchy, number, options.pasts)
     kinds = [kind for kind in next(iter(found.values())) if kind != "line"]
     lines = ["| run | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(f"{one[kind]:.3f}" for kind in kinds) + " |" for name, one in found.items()]
