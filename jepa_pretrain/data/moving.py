@@ -42,6 +42,7 @@ def moving(
     size: int = 32,
     frames: int = 16,
     seed: int = 0,
+    alike: bool = False,
 ) -> None:
     """Render demo videos: shapes that move, bounce and hide each other, with their truth.
 
@@ -55,6 +56,7 @@ def moving(
         size: Height and width, pixels.
         frames: Of each clip.
         seed: Other seeds give other clips.
+        alike: Objects have the same colours in all clips, brighter than any ground, instead of drawn ones.
     """
     if train < 1 or val < 1 or size < 16 or size % 2 or frames < 2:
         raise UserError(f"impossible demo: {train} training and {val} validation clips, {frames} x {size} pixels")
@@ -62,18 +64,20 @@ def moving(
     for number, (split, count) in enumerate((("train", train), ("val", val))):
         own = seed_of(seed, number)
         shards = -(-count // SHARD)
-        plan = Plan(split=split, plan=f"{world}-{count}-{frames}-{size}-{own}", shards=shards, classes=classes)
-        make = partial(_samples, draw=partial(draw, frames=frames, size=size), seed=own)
+        kind = f"{world}-alike" if alike else world
+        plan = Plan(split=split, plan=f"{kind}-{count}-{frames}-{size}-{own}", shards=shards, classes=classes)
+        make = partial(_samples, draw=partial(draw, frames=frames, size=size), seed=own, alike=alike)
         write_made(folder, plan, count, SHARD, make)
     write_index(folder)
     line = f"{train} + {val} clips of the world {world}, {frames} frames of {size} x {size} pixels, in {out}"
     Console(highlight=False).print(line, soft_wrap=True)
 
 
-def _samples(first: int, last: int, draw: partial[Scenes], seed: int) -> Iterator[tuple[int, Fields]]:
+def _samples(first: int, last: int, draw: partial[Scenes], seed: int, alike: bool) -> Iterator[tuple[int, Fields]]:
     """Number and members of each clip."""
     for start in range(first, last, CHUNK):
         scenes = draw(min(CHUNK, last - start), rng=np.random.default_rng([seed, start]))
+        scenes = worlds.alike(scenes) if alike else scenes
         clips, seen = paint(scenes)
         for row, clip in enumerate(clips):
             fields = {"mp4": encode_exactly(clip, RATE), "cls": str(scenes.label[row]).encode()}

@@ -20,6 +20,8 @@ TEXTURE, GRAIN = 0.03, 0.02  # deviation of the background's waves and noise; va
 FORCE, DAMPING, HOLD = 0.02, 0.85, 4  # of the pushed: speed by an action of 1, what stays of it, frames it lasts
 BALL, TRACK = 0.08, 0.05  # of the fork: radius, and half the track's width
 WAYS = (-1, 1)  # left and right
+PALETTE = np.array([(1.0, 1.0, 1.0), (1.0, 0.55, 0.0), (0.0, 0.8, 1.0)])  # of the objects where all scenes share them
+DIM = 0.5  # what the ground is multiplied by there, so that every object is brighter than any ground
 
 
 class Scenes(NamedTuple):
@@ -96,6 +98,19 @@ def fork(count: int, frames: int, size: int, rng: np.random.Generator, ways: tup
     disc = np.full((count, 1), list(SHAPES).index("disc"))
     radius = np.full((count, 1), BALL)
     return Scenes(*motion, disc, radius, 0 * radius, ball[past][:, None], ground[past], way)
+
+
+def alike(scenes: Scenes) -> Scenes:
+    """The same scenes with the same object colours in all of them, on grounds that still differ but are darker.
+
+    Where colours are drawn for each scene, an object may be brighter or darker than its ground, and what linearly tells
+    its place in one scene tells the opposite in another.
+
+    Args:
+        scenes: Of any world.
+    """
+    colour = np.broadcast_to(PALETTE[: scenes.colour.shape[1]], scenes.colour.shape).copy()
+    return scenes._replace(colour=colour, background=scenes.background * np.float32(DIM))
 
 
 def _room(count: int, frames: int, size: int, rng: np.random.Generator, actions: Array | None) -> Scenes:

@@ -3,8 +3,10 @@
     python scripts/figures/fork.py OUT RUN/export [ANOTHER/export ...]     runs of recipes/demo/fork.yaml
 
 Forks are rendered anew, with the third way that never happens in the shards: straight on, off the track. Energies are
-of the last level's step that the fork lies in, over the error of the average of both futures: a prediction that
-averages has 1 at both ends and 0 in the middle. Writes OUT/fork.json, OUT/fork.md and OUT/fork.png.
+of level 1's step that the fork lies in, over the error of the average of both futures (a quarter of their squared
+distance): a prediction that averages has 1 at both ends and 0 in the middle. Beside each run with z stands the same
+predictor without it, trained here on the states of that run. Writes OUT/fork.json, OUT/fork.md and
+OUT/fork.png.
 """
 
 import argparse
@@ -17,31 +19,52 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jepa_pretrain.data.paint import paint
-from jepa_pretrain.data.worlds import fork
+from jepa_pretrain.data.worlds import alike, fork
 from jepa_pretrain.evals.rank import effective_rank
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.models.energy import auroc, between, future_energy
 from jepa_pretrain.models.hierarchy import Hierarchy
+from jepa_pretrain.models.level import Level
+from jepa_pretrain.models.temporal import TemporalPredictor
 
 WAYS = (-1, 0, 1)
 FRAMES = 16  # of the rendered clips, of which the runs read some
 POINTS = 11
 
 
-def states(hierarchy: Hierarchy, pasts: int) -> list[Tensor]:
-    """States of the last level for each way: left, straight on, right; three of (B, L, N, D)."""
-    scenes = fork(3 * pasts, FRAMES, hierarchy.image_size, np.random.default_rng(20), WAYS)
-    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)[:, :, :: FRAMES // hierarchy.frames]
-    joined = torch.cat([hierarchy.at(len(hierarchy.levels)).sequence(part) for part in clips.split(48)])
-    return [joined[way :: len(WAYS)] for way in range(len(WAYS))]
+def spacing(hierarchy: Hierarchy) -> int:
+    """Frames from one that is read to the next: as far apart as they can be."""
+    return (FRAMES - 1) // (hierarchy.frames - 1)
 
 
-def judge(name: str, pasts: int) -> dict[str, float | list[float]]:
-    """All numbers of one run."""
-    hierarchy = FrozenEncoder.load(name).encoder
-    level = hierarchy.levels[-1]
-    left, third, right = states(hierarchy, pasts)
-    now = left.shape[1] // 2  # the last moment that the ways share
+def states(hierarchy: Hierarchy, count: int, seed: int, ways: tuple[int, ...]) -> list[Tensor]:
+    """States of level 1 for each way of so many pasts: a list of (B, L, N, D)."""
+    scenes = alike(fork(len(ways) * count, FRAMES, hierarchy.image_size, np.random.default_rng(seed), ways))
+    clips = torch.from_numpy(paint(scenes)[0]).permute(0, 4, 1, 2, 3)[:, :, :: spacing(hierarchy)]
+    joined = torch.cat([hierarchy.at(1).sequence(part) for part in clips[:, :, : hierarchy.frames].split(48)])
+    return [joined[way :: len(ways)] for way in range(len(ways))]
+
+
+def without_latent(hierarchy: Hierarchy, steps: int = 500) -> Level:
+    """The predictor of level 1 again, without z, trained on the same finished states of other clips."""
+    torch.manual_seed(0)
+    seen = torch.cat(states(hierarchy, 1024, 21, WAYS[::2]))  # (B, L, N, D)
+    level = Level(TemporalPredictor(**hierarchy.levels[0].predictor.config | {"latent": 0}))
+    optimizer = torch.optim.AdamW(level.parameters(), 5e-3, weight_decay=0.0)
+    with torch.enable_grad():
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+            drawn = seen[torch.randint(len(seen), (64,))]
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(level.predictor(drawn[:, :-1]), drawn[:, 1:]).backward()
+            optimizer.step()
+    return level.eval()
+
+
+def judge(hierarchy: Hierarchy, level: Level, pasts: int) -> dict[str, float | list[float]]:
+    """All numbers of one way of predicting the states of level 1."""
+    left, third, right = states(hierarchy, pasts, 20, WAYS)
+    now = FRAMES // 2 // spacing(hierarchy)  # the last moment that the ways share
     given, ends = left[:, : now + 1], [one[:, now + 1] for one in (left, third, right)]
     average = ((ends[0] - ends[2]) / 2).square().flatten(1).mean(1).mean()
     energies = [future_energy(level, given, end.unsqueeze(1)) for end in ends]
@@ -51,6 +74,8 @@ def judge(name: str, pasts: int) -> dict[str, float | list[float]]:
         way: float(energy.mean() / average) for way, energy in zip(("left", "third", "right"), energies, strict=True)
     }
     found["middle"] = float(line[POINTS // 2])
+    between_both = future_energy(level, given, ((ends[0] + ends[2]) / 2).unsqueeze(1))
+    found["AUROC, middle"] = auroc(happened, between_both)
     found["AUROC, third"] = auroc(happened, energies[1])
     found["AUROC, another clip"] = auroc(happened, future_energy(level, given.repeat(2, 1, 1, 1), other.unsqueeze(1)))
     found["difference of the ways / variance"] = float(4 * average / left.flatten(0, 2).var(0).mean())
@@ -67,7 +92,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, one in found.items():
-        axes.plot(np.linspace(0, 1, POINTS), one["line"], label=name)
+        axes.plot(np.linspace(0, 1, POINTS), one["line"], "--" if "without" in name else "-", label=name)
     axes.set(xlabel="from left (0) to right (1)", ylabel="energy / error of the average", ylim=(0, None))
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)
@@ -81,7 +106,14 @@ def main() -> None:
     options = parser.parse_args()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    found = {Path(name).parent.name: judge(name, options.pasts) for name in options.export}
+    found = {}
+    for name in options.export:
+        hierarchy = FrozenEncoder.load(name).encoder
+        run, level = Path(name).parent.name, hierarchy.levels[0]
+        found[f"{run}, {'with' if level.latent else 'trained without'} z"] = judge(hierarchy, level, options.pasts)
+        if level.latent:
+            twin = without_latent(hierarchy)
+            found[f"{run}, same states, without z"] = judge(hierarchy, twin, options.pasts)
     kinds = [kind for kind in next(iter(found.values())) if kind != "line"]
     lines = ["| run | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(f"{one[kind]:.3f}" for kind in kinds) + " |" for name, one in found.items()]

@@ -112,6 +112,25 @@ def test_the_fork_has_two_futures_of_one_past_and_a_third_on_demand():
     assert (np.diff(speed, axis=1)[:, :6] > 0).all(), "quicker and quicker"
 
 
+@pytest.mark.parametrize("world", [worlds.fork, worlds.bounce])
+def test_alike_scenes_move_as_before_and_share_colours_that_are_brighter_than_any_ground(world):
+    scenes = world(64, 8, 32, rng())
+    same = worlds.alike(scenes)
+    assert np.array_equal(same.position, scenes.position) and (scenes.colour[0] != scenes.colour[2]).any()
+    assert (same.colour == same.colour[:1]).all()
+    brightest = same.background.sum(-1).max()  # of all scenes; tracks included
+    assert (same.colour.sum(-1) > brightest - 0.3).all() and (same.colour[:, 0].sum(-1) > brightest).all()
+
+
+def test_alike_shards_are_others(tmp_path: Path):
+    rest = ["--world", "fork", "--train", "2", "--val", "2", "--frames", "4"]
+    main(["shards", "demo-video", str(tmp_path / "drawn"), *rest])
+    main(["shards", "demo-video", str(tmp_path / "same"), *rest, "--alike", "true"])
+    drawn, same = (truth(str(tmp_path / name / "train-*.tar")) for name in ("drawn", "same"))
+    assert same["position"].equal(drawn["position"]) and (same["colour"] == 1).all() and (drawn["colour"] != 1).any()
+    assert digest(tmp_path / "drawn") != digest(tmp_path / "same")
+
+
 def test_an_action_pushes():
     scenes = worlds.pushed(20, 16, 16, rng())
     assert np.array_equal(scenes.actions[:, 0], scenes.actions[:, worlds.HOLD - 1])
