@@ -26,8 +26,8 @@ class StateEncoder(nn.Module):
         heads: attention heads.
         hidden: hidden width of the head, twice `width` by default.
         batch_norm: batch norm in the head instead of layer norm, as published; then samples mix in training.
-        join: make a pooled state of all tokens side by side instead of their average, in which a small ball in one
-            of 16 tokens weighs a sixteenth.
+        join: make a pooled state of all tokens side by side instead of their average, in which a small ball in one of
+            16 tokens weighs a sixteenth.
     """
 
     def __init__(
