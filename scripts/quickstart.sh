@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to two pretrained encoders: install, render demo pictures, pretrain VICReg and I-JEPA, measure both beside
 # their untrained selves and raw pixels, draw a page for each. Then to an agent: record behaviour in a small world of four
-# rooms, train a world model and a critic, reach goals, teach a policy what the planner does.
+# rooms, train a world model and a critic, reach goals.
 # Needs bash, git and Python 3.11 or newer; no GPU, no data.
 #
 #   bash scripts/quickstart.sh
@@ -53,17 +53,14 @@ goals() { # AGENT NAME: a hundred goals, shown as pictures
   jepa-pretrain agent eval "$1" --env "$env" --episodes 100 --out "$rooms/eval/$2.json"
 }
 step "record behaviour in $env -> data/rooms"
-jepa-pretrain agent collect "$env" data/rooms --behaviour expert+explorer --frames 12000 --size 32
+jepa-pretrain agent collect "$env" data/rooms --behaviour expert+explorer+sticky --frames 12000 --size 32
 step "train a world model, and a critic of it"
 jepa-pretrain agent train data/rooms "$rooms/world" --steps 600 --batch_size 128
 jepa-pretrain agent critic "$rooms/world" data/rooms "$rooms/agent" --steps 800 --batch_size 256
-step "teach a policy what the planner does"
-jepa-pretrain agent distill "$rooms/agent" data/rooms "$rooms/policy" --states 1000 --rounds 2 --steps 500
 step "reach goals"
 goals random random
 goals expert expert
 goals "$rooms/agent" planner
-goals "$rooms/policy" policy
 jepa-pretrain agent show "$rooms/agent" "$env" "$rooms/page"
 
 step "done"

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 NAMES = {"pixels": "raw pixels", "untrained": "untrained", "trained": "pretrained"}
-ACTING = {"random": "random", "expert": "scripted, sees the truth", "planner": "planner with critic",
-          "policy": "policy distilled from it"}  # fmt: skip
+ACTING = {"random": "random", "expert": "scripted, sees the truth", "planner": "planner with critic"}
 PROTOCOLS = {"linear": "linear probe", "knn": "k-NN"}
 
 

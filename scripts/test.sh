@@ -11,6 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"
 bash scripts/setup.sh dev,video,agent,interop
 
+# Small models gain little from a second thread, and wait long for it where something else has the core.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/lint-imports" --no-cache

@@ -50,12 +50,12 @@ def test_the_agent_has_a_table_of_its_own(tmp_path: Path):
             file = tmp_path / "run" / "eval" / f"{protocol}-{name}.json"
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps({"top1": 1.0, "interval": [0.0, 2.0]}))
-    for number, name in enumerate(["random", "expert", "planner", "policy"]):
+    for number, name in enumerate(["random", "expert", "planner"]):
         told = {"success": 50.0 + number, "interval": [40.0, 60.0]}
         (eval_folder / f"{name}.json").write_text(json.dumps({"success": {"all": told}, "ms_per_action": 7.0 + number}))
     result = summary(tmp_path)
     assert result.returncode == 0, result.stderr
-    for number, words in enumerate(["random", "scripted", "planner with critic", "distilled"]):
+    for number, words in enumerate(["random", "scripted", "planner with critic"]):
         (row,) = [line for line in result.stdout.splitlines() if words in line and "│" in line]
         assert f"{50.0 + number}  (40.0-60.0)" in row and f"{7.0 + number:.2f}" in row
     assert "rooms/page/episode.html" in result.stdout
