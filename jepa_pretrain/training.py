@@ -50,7 +50,7 @@ Train a recipe; metrics, a checkpoint and the encoder end in a run folder.
   --KEY VALUE               any key of the recipe, by its path:
                               --trainer.max_steps 100   --data.batch_size 32
                               --model.encoder.depth 6   --data.train 'tars/*'
-  --init X                  begin with the weights of X: all that --encoder takes
+  --init X                  begin with X's weights: all that --encoder takes
   --ckpt_path last          go on with an interrupted run, from its checkpoint
   --print_config            the recipe with all defaults, and stop
   --model.help CLASS        the keys of a class, by its full name, such as

@@ -92,6 +92,7 @@ def test_a_killed_packing_goes_on_without_doing_things_twice(folder: Path, tmp_p
 
 def pack_slowly(folder: str, out: str, printed: str) -> None:
     """What the interrupted process does; ends with 130 on Ctrl-C, as the command line will."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it otherwise
     whole = packing.whole
 
     def slow_after_the_first(*given):
