@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,26 +75,15 @@ def learn_steps(
     Raises:
         UserError: no episode of two states.
     """
-    long = [one for one in episodes if len(one) > 1]
-    if not long:
-        raise UserError("steps-to-go are learned from episodes of two states or more, found none")
-    states = torch.cat(long)  # (M, N, D)
-    left = torch.cat([torch.arange(len(one) - 1, -1, -1) for one in long])  # (M,) states that follow
-    from_here = left.nonzero()[:, 0]
-    flat = states.flatten(1)
+    pairs = Pairs.of(episodes)
+    flat = pairs.states.flatten(1)
     critic.centre.copy_(flat.mean(0))
     critic.scale.copy_((flat - critic.centre).square().mean().sqrt().clamp_min(1e-6))
-    slow, most = EMA(critic), critic.discounted(torch.tensor(torch.inf))
+    slow, states = EMA(critic), pairs.states
 
     def loss(chosen: Tensor) -> Tensor:
-        here = from_here[chosen]
-        ahead = (torch.rand(len(here), generator=generator) * (left[here] + 1)).long()  # 0 is the state itself
-        anywhere = torch.randint(len(states), here.shape, generator=generator)
-        hindsight = torch.arange(len(here)) < len(here) // 2
-        goal = torch.where(hindsight, here + ahead, anywhere)
-        far = goal - here
-        inside = (far >= 0) & (far <= left[here])  # ahead in the same episode
-        bound = torch.where(inside, critic.discounted(far.float()), most).to(states)  # (B,)
+        here, goal, known = pairs.draw(chosen, generator)
+        bound = critic.discounted(known).to(states)  # (B,)
         with torch.no_grad():
             later = slow.module.between(states[here + 1], states[goal])
             target = torch.where(goal == here + 1, 1.0, 1 + critic.discount * later).minimum(bound)
@@ -103,7 +93,43 @@ def learn_steps(
     def follow() -> None:
         slow.update(critic, momentum)
 
-    return descend(critic, len(from_here), loss, generator, steps, batch, rate, follow)
+    return descend(critic, len(pairs.starts), loss, generator, steps, batch, rate, follow)
+
+
+class Pairs(NamedTuple):
+    """Recorded states, and pairs of a state and a goal among them."""
+
+    states: Tensor  # (M, N, D), episode after episode
+    left: Tensor  # (M,) states that follow in the same episode
+    starts: Tensor  # (P,) those that something follows
+
+    @classmethod
+    def of(cls, episodes: list[Tensor]) -> "Pairs":
+        """Of episodes `(T, N, D)`; those of a single state are left out."""
+        long = [one for one in episodes if len(one) > 1]
+        if not long:
+            raise UserError("steps-to-go are learned from episodes of two states or more, found none")
+        left = torch.cat([torch.arange(len(one) - 1, -1, -1) for one in long])
+        return cls(torch.cat(long), left, left.nonzero()[:, 0])
+
+    def draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Goals for some starts: half ahead in the same episode, half anywhere.
+
+        Args:
+            chosen: `(B,)`, which starts.
+            generator: on the CPU.
+
+        Returns:
+            Numbers of states and of goals, and the steps that are known to suffice, infinite where none are; `(B,)`.
+        """
+        here = self.starts[chosen]
+        ahead = (torch.rand(len(here), generator=generator) * (self.left[here] + 1)).long()  # 0 is the state itself
+        anywhere = torch.randint(len(self.states), here.shape, generator=generator)
+        hindsight = torch.arange(len(here)) < len(here) // 2
+        goal = torch.where(hindsight, here + ahead, anywhere)
+        far = goal - here
+        inside = (far >= 0) & (far <= self.left[here])  # ahead in the same episode
+        return here, goal, torch.where(inside, far.float(), torch.inf)
 
 
 def descend(
