@@ -94,7 +94,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
     for name, one in found.items():
         axes.plot(np.linspace(0, 1, POINTS), one["line"], "--" if "without" in name else "-", label=name)
     axes.set(xlabel="from left (0) to right (1)", ylabel="energy / error of the average", ylim=(0, None))
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # beside the curves, not on them
     figure.savefig(path, dpi=110)
 
 
