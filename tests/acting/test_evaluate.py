@@ -1,12 +1,14 @@
 """Trials in TwoRoom: what the protocol promises of them, floor and ceiling, and a planner asked as it should be."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 pytest.importorskip("gymnasium", reason="the extra [agent] is not installed")
-pytest.importorskip("stable_worldmodel", reason="the extra [agent] is not installed: no swm/TwoRoom-v1")
+if not find_spec("stable_worldmodel"):  # not imported here: it starts threads, and other tests fork
+    pytest.skip("the extra [agent] is not installed: no swm/TwoRoom-v1", allow_module_level=True)
 
 from jepa_pretrain.acting.evaluate import counted, evaluate
 from jepa_pretrain.agent import tworoom
