@@ -7,9 +7,13 @@ import pytest
 from jepa_pretrain.data.demo import demo
 
 
+THREADED = ("interop", "acting", "agent")  # tests of these folders come last, in this order
+
+
 def pytest_collection_modifyitems(items):
-    """Environments last: some of their packages start threads, and a process that is forked beside threads may hang."""
-    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] in ("acting", "agent"))
+    """Packages of others start threads in there, and a process that is forked beside threads may hang."""
+    folders = {name: place for place, name in enumerate(THREADED, start=1)}
+    items.sort(key=lambda item: folders.get(item.path.relative_to(Path(__file__).parent).parts[0], 0))
 
 
 @pytest.fixture(scope="session")
