@@ -6,7 +6,6 @@ import pytest
 
 from jepa_pretrain.data.demo import demo
 
-
 THREADED = ("interop", "acting", "agent")  # tests of these folders come last, in this order
 
 
