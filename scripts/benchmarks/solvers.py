@@ -1,4 +1,4 @@
-"""Our planners beside stable-worldmodel's solvers: the same world model and cost, samples x iterations x horizon, trials.
+"""Our planners beside stable-worldmodel's solvers: the same model and cost, samples x iterations x horizon, trials.
 
     python scripts/benchmarks/solvers.py AGENT [--env ID] [--episodes N] [--samples S] [--iterations I] [--horizon L]
         [--solvers cem,icem,mppi,gradient] [--cost critic|goal] [--rounds R] [--seed S] [--out F]
@@ -56,7 +56,7 @@ class Costed:
         self.mind, self.task = mind, task
 
     def get_cost(self, info_dict: dict[str, Tensor], action_candidates: Tensor) -> Tensor:
-        """`state` and `goal` `(B, S, N, D)`, plans `(B, S, L, A)`, clipped as the world clips them -> costs `(B, S)`."""
+        """`state` and `goal` `(B, S, N, D)`, plans `(B, S, L, A)`, clipped as in the world -> costs `(B, S)`."""
         state, goal = (info_dict[name].flatten(0, 1) for name in ("state", "goal"))
         low, high = self.mind.model.action.low, self.mind.model.action.high
         plans, task = action_candidates.flatten(0, 1).clamp(low, high), replace(self.task, goal=goal)
@@ -144,7 +144,9 @@ def timed(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[st
             for name, found in taken.items()}  # fmt: skip
 
 
-def speeds(name: str, mind: Agent, task: Task, sizes: Sizes, states: Tensor, rounds: int) -> dict[str, dict[str, float]]:
+def speeds(
+    name: str, mind: Agent, task: Task, sizes: Sizes, states: Tensor, rounds: int
+) -> dict[str, dict[str, float]]:
     """Times per plan of one planner and its solver, on the same states."""
     batch = len(states)
     mine = Planning(mind.model, mind.cost, ours(name, sizes), warm=False)
