@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_pretrain.acting.episode import check_actions
-from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.load import load_mind, load_size, weighted
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.agent import Agent
@@ -31,7 +31,7 @@ BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 def evaluate(
     agent: str,
-    env: str = tworoom.NAME,
+    env: str,
     goals: Literal["offset", "far", "drawn"] | None = None,
     episodes: int = 200,
     planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts"] | None = None,
@@ -42,6 +42,7 @@ def evaluate(
     budget: int | None = None,
     variation: list[str] | None = None,
     parallel: int = 50,
+    weights: dict[str, float] | None = None,
     seed: int = 0,
     out: str | None = None,
 ) -> None:
@@ -62,6 +63,7 @@ def evaluate(
         budget: Steps that a trial may take; 100 by default, offset goals 50.
         variation: What varies beside positions, such as door.position.
         parallel: Trials at a time.
+        weights: Of terms of the cost and of critics, in place of the agent's own, such as '{"uncertainty": 10}'.
         seed: Names the trials and what the planner draws.
         out: File, or folder, for the outcome as JSON.
     """
@@ -75,6 +77,8 @@ def evaluate(
         mind.planner = _planner(planner, samples, iterations, starts)
     if mind and horizon:
         mind.task = replace(mind.task, horizon=horizon)
+    if mind and weights:
+        mind.task = weighted(mind, weights)
     environments = Environments(env, parallel, load_size(mind.model) if mind else 64)
     actor = pursuit(mind, seed) if mind else _floor(agent, environments, seed)
     if mind:
