@@ -161,7 +161,8 @@ class StepsToGo(nn.Module):
         s, g = ((one.flatten(-2) - self.centre) / self.scale for one in (states, goal))
         own, other, gap = self.net[0].weight.chunk(3, dim=1)  # (hidden, N D) each
         own, towards = own + gap, F.linear(g, other - gap, self.net[0].bias)
-        values = [self.net[1:](F.linear(one, own) + towards) for one in s.unbind(1)]  # (B, 1) each
+        rest = self.net[1:]
+        values = [rest(F.linear(one, own) + towards) for one in s.unbind(1)]  # (B, 1) each
         return F.softplus(torch.cat(values, dim=1))
 
     def forward(self, state: Tensor, task: Task) -> Tensor:

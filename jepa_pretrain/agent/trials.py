@@ -75,9 +75,9 @@ class Pursuit:
         self.decides.begin(len(goal))
 
     def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
-        state, on = self.model.encode(look()), seen.running.nonzero()[:, 0]  # trials that are over need no plan
-        action = self.decides.act(state[on], self.task.of(on), on)
-        filled = action.new_zeros(len(state), action.shape[1]).index_copy(0, on, action)
+        frames, on = look(), seen.running.nonzero()[:, 0]  # trials that are over need no plan
+        action = self.decides.act(self.model.encode(frames[on]), self.task.of(on), on)
+        filled = action.new_zeros(len(frames), action.shape[1]).index_copy(0, on, action)
         return filled.unflatten(1, (self.model.block, -1))  # (B, block, a)
 
 
