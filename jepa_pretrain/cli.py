@@ -28,6 +28,7 @@ COMMANDS = {
     "agent plan": ("let an agent try a few episodes", "jepa_pretrain.acting.plan:plan"),
     "agent show": ("an episode as a GIF and a page: seen, imagined, paid", "jepa_pretrain.acting.show:show"),
     "agent eval": ("how often an agent reaches its goals", "jepa_pretrain.acting.evaluate:evaluate"),
+    "agent calibrate": ("may its critic be believed", "jepa_pretrain.acting.calibrate:calibrate"),
     "agent measure": ("how well a world model predicts", "jepa_pretrain.acting.measure:measure"),
     "embed": ("features of a folder of pictures, as a Parquet file", "jepa_pretrain.evals.embed:embed"),
     "export": ("write an encoder for us, timm, transformers, or as a graph", "jepa_pretrain.interop.formats:export"),

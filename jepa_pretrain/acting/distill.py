@@ -30,10 +30,10 @@ def distill(
     env: str | None = None,
     warm: bool = False,
     states: int = 4000,
-    rounds: int = 5,
-    steps: int = 300,
+    rounds: int = 4,
+    steps: int = 250,
     trials: int = 64,
-    ask: int = 400,
+    ask: int = 300,
     seed: int = 0,
 ) -> None:
     """Teach a policy what an agent's planner does, and write the agent with it.

@@ -12,6 +12,7 @@ import toy_environment
 from PIL import Image
 
 from jepa_pretrain import cli, load_agent
+from jepa_pretrain.acting.calibrate import Foreseeing, calibrate
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.distill import distill, pairs
@@ -23,9 +24,11 @@ from jepa_pretrain.acting.plan import plan
 from jepa_pretrain.acting.show import show
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent import distil as distilling
+from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments
-from jepa_pretrain.agent.trials import Acting, run
+from jepa_pretrain.agent.task import Task
+from jepa_pretrain.agent.trials import Acting, Outcome, run
 from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.trajectories import read_episodes
@@ -75,7 +78,7 @@ def test_an_agent_reaches_what_chance_does_not(agent, tmp_path, capsys):
 
 
 def test_a_distilled_policy_acts_alone_and_nearly_as_well(agent, recordings, tmp_path):
-    distill(agent, recordings, str(tmp_path / "policy"), states=300, rounds=2, steps=200)
+    distill(agent, recordings, str(tmp_path / "policy"), states=300, rounds=2, steps=80, ask=100)
     policy = load_agent(tmp_path / "policy")
     assert policy.reactive and policy.actor is policy.policy
     alone, planned = reached(str(tmp_path / "policy"), tmp_path / "p.json"), reached(agent, tmp_path / "a.json")
@@ -85,9 +88,9 @@ def test_a_distilled_policy_acts_alone_and_nearly_as_well(agent, recordings, tmp
 def test_the_planner_is_asked_where_the_policy_went(agent, recordings, tmp_path, monkeypatch):
     asked, ask = [], distilling._asked
 
-    def note(planning, task, states, goals, generator):
+    def note(policy, planning, task, states, goals, generator):
         asked.append((states, goals))
-        return ask(planning, task, states[:4], goals[:4], generator).repeat(len(states) // 4 + 1, 1)[: len(states)]
+        return ask(policy, planning, task, states[:4], goals[:4], generator)
 
     monkeypatch.setattr(distilling, "_asked", note)
     distill(agent, recordings, str(tmp_path / "warm"), env=TOY, warm=True, states=40, rounds=2, steps=2, trials=4)
@@ -110,6 +113,30 @@ def test_a_disc_is_kept_out_of(agent, recordings, tmp_path, capsys):
     torch.testing.assert_close(depth, torch.tensor([0.25, 0.15, 0.0, 0.0]), atol=0.1, rtol=0)
     with pytest.raises(UserError, match="radius above 0"):
         guard(agent, recordings, str(tmp_path / "no"), 0.5, 0.5, 0.0)
+
+
+def test_what_a_critic_foresees_stands_beside_what_happened(agent, tmp_path, capsys):
+    calibrate(agent, TOY, episodes=20, budget=20, bins=3, parallel=20, out=str(tmp_path / "c.json"))
+    assert "predicted" in capsys.readouterr().out
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert len(found["predicted"]) == 3 and found["realised"][0] < found["realised"][2] and found["correlation"] > 0.3
+
+    class Still:
+        def begin(self, environments):
+            """Nothing to forget."""
+
+        def act(self, state, task, rows=None):
+            return state
+
+    critic, block = StepsToGo(1), 2
+    told = Foreseeing(Still(), critic)
+    for _ in range(2):  # two parts of two environments; the second trial of the first part is lost, the last ends early
+        told.begin(2)
+        told.act(torch.zeros(2, 1, 1), Task(torch.zeros(1, 1, 1)), torch.tensor([0, 1]))
+        told.act(torch.zeros(1, 1, 1), Task(torch.zeros(1, 1, 1)), torch.tensor([0]))
+    outcome = Outcome([True, False, True, True], [False] * 4, [4, 8, 3, 1], 0.0, 0, 0)
+    predicted, realised = told.beside(outcome, block)
+    assert realised.tolist() == [2.0, 1.0, 1.5, 0.5, 0.5] and len(predicted) == 5
 
 
 def test_an_ensemble_doubts_what_it_never_saw(recordings, tmp_path, capsys):
