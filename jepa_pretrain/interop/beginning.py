@@ -24,6 +24,7 @@ PLACES = {"encoder": "encoder.", "target": "target.module.", "predictor": "predi
 OPEN = (
     "joint",
     "fuse",
+    "out",
     "mlp_ratio",
     "cifar_stem",
     "image_size",

@@ -34,6 +34,7 @@ class Parts(NamedTuple):
     online: Part | None = None  # the encoder that was trained, where the target is another
     predictor: Part | None = None
     projector: Part | None = None
+    dynamics: Part | None = None  # an action-conditioned predictor
     notes: tuple[str, ...] = ()  # what was left out or taken for granted, for the provenance
 
 

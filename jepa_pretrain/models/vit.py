@@ -142,6 +142,10 @@ class ViT(nn.Module):
             self._check(x.shape[1], clip)
         return self._place(x, keep)
 
+    def _normed(self, x: Tensor, number: int) -> Tensor:
+        """Tokens after the block of this number, normed."""
+        return self.norm(x)
+
     def _after(self, clip: Tensor, keep: Tensor | None, depths: Sequence[int]) -> list[Tensor]:
         """Normed tokens after the blocks of these numbers, counted from 1."""
         if not all(0 < depth <= len(self.blocks) for depth in depths):
@@ -151,7 +155,7 @@ class ViT(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, *places)
             if number in depths:
-                kept.append(self.norm(x))
+                kept.append(self._normed(x, number))
         return kept
 
     def forward(self, clip: Tensor, keep: Tensor | None = None, depths: Sequence[int] = ()) -> Tensor:

@@ -87,8 +87,12 @@ def test_plain_attention_is_the_same():
     places = [part.double() for part in Rotation(16, GRID)(torch.arange(7))]
     x = torch.randn(3, 7, 32).double()
     fused = attention(x, *places)
+    mask = torch.ones(7, 7).tril().bool()
+    causal = attention(x, *places, mask)
+    assert (causal[:, 0] - fused[:, 0]).abs().max() > 0.01
     use_plain_attention(attention)
     torch.testing.assert_close(attention(x, *places), fused)
+    torch.testing.assert_close(attention(x, *places, mask), causal)
 
 
 def test_pictures_and_clips_in_one_encoder():
