@@ -164,9 +164,10 @@ def test_vjepa21s_pretraining_goes_on(tmp_path, monkeypatch):
     assert torch.equal(method.target.module.norms_block[1].weight, encoder["norms_block.1.weight"])
     clip = torch.rand(2, 3, 4, 48, 48)
     output = method.step(Batch([clip], [Masks(SEEN, HIDDEN[:, None])], torch.zeros(2), ["a", "b"]))
-    levels = [theirs_newer.multilevel(one, (clip - MEAN) / STD, 2, (3, 6, 9, 12)) for one in (other, encoder)]
-    context = gather_tokens(torch.cat(levels[0], -1), SEEN)
-    target = torch.cat([torch.nn.functional.layer_norm(one, (24,)) for one in levels[1]], -1)
+    normed, levels = (clip - MEAN) / STD, (3, 6, 9, 12)
+    context = torch.cat(theirs_newer.multilevel(other, normed, 2, levels, SEEN), -1)
+    target = theirs_newer.multilevel(encoder, normed, 2, levels)
+    target = torch.cat([torch.nn.functional.layer_norm(one, (24,)) for one in target], -1)
     expected = theirs_newer.multilevel_predictor(head, context, SEEN, HIDDEN, 2, 3, 16)[0]
     close(output.terms["prediction"], (expected - gather_tokens(target, HIDDEN)).abs().mean())
 
