@@ -24,6 +24,9 @@ ORIGINS = {
 }
 WRAPPED = tuple(f"{kind}." for kind in ORIGINS)  # what a model with a head puts before the encoder's names
 LEFT_OUT = ("classifier.", "pooler.", "embeddings.mask_token", "decoder.")  # heads, and what only training used
+COUNTS = ("patch_size", "hidden_size", "num_attention_heads", "num_hidden_layers")
+CLIP_COUNTS = ("crop_size", "frames_per_clip", "tubelet_size", "pred_hidden_size", "pred_num_attention_heads")
+CLIP_COUNTS += ("pred_num_hidden_layers",)
 CLIPS = (
     (r"^embeddings\.patch_embeddings\.proj\.", "patch_embed.proj."),
     (r"^layer\.(\d+)\.attention\.", r"blocks.\1.attn."),
@@ -78,12 +81,13 @@ def _check(config: dict[str, Any], spec: Spec) -> None:
     for key, values in expected.items():
         if config.get(key) not in values:
             raise UserError(f"{spec.place}/config.json: expected {key} {values[0]}, found {shown(config.get(key))}")
-    counts = ("patch_size", "hidden_size", "num_attention_heads", "num_hidden_layers")
-    for key in (*counts, "crop_size" if config["model_type"] == "vjepa2" else "image_size"):
-        if not whole(config.get(key), 1, 1 << 16):
+    for key in (*COUNTS, *(CLIP_COUNTS if config["model_type"] == "vjepa2" else ("image_size",))):
+        if not whole(config.get(key), 0 if key == "pred_num_hidden_layers" else 1, 1 << 16):
             raise UserError(
                 f"{spec.place}/config.json: expected a whole number for {key}, found {shown(config.get(key))}"
             )
+    if not isinstance(config.get("mlp_ratio", 4), int | float):
+        raise UserError(f"{spec.place}/config.json: expected mlp_ratio, found {shown(config['mlp_ratio'])}")
     if not isinstance(config.get("layer_norm_eps"), float):
         raise UserError(
             f"{spec.place}/config.json: expected layer_norm_eps, found {shown(config.get('layer_norm_eps'))}"

@@ -77,7 +77,7 @@ class FrozenEncoder(nn.Module):
         if place.is_file() and is_training_checkpoint(checkpoint := read(place)):
             return cls(*from_checkpoint(place, checkpoint), name=str(path))
         if not place.exists() and not spec.place.startswith("local-dir:"):
-            raise UserError(f"{place} is no exported encoder: no config.json there (`jepa-pretrain export` makes one)")
+            raise UserError(f"there is nothing at {place}: expected a folder, a checkpoint, or timm:NAME")
         parts = read_parts(spec)
         provenance = {"origin": parts.origin, "notes": list(parts.notes), "file": place.name}
         return cls(parts.encoder.make(str(path)), provenance, name=str(path))

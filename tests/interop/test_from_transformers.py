@@ -167,8 +167,14 @@ def test_a_config_that_contradicts_the_weights(tmp_path, changes, message):
         FrozenEncoder.load(tmp_path)
 
 
-def test_half_the_predictor_is_missing(tmp_path):
+def test_half_the_predictor_is_missing_or_what_the_config_says_of_it(tmp_path):
     saved(vjepa2(), tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    for key, value in (("frames_per_clip", None), ("tubelet_size", 0), ("mlp_ratio", "x")):
+        (tmp_path / "config.json").write_text(json.dumps(json.loads(config) | {key: value}))
+        with pytest.raises(UserError, match=rf"config\.json: expected .*{key}, found"):
+            FrozenEncoder.load(tmp_path)
+    (tmp_path / "config.json").write_text(config)
     weights = load_file(tmp_path / "model.safetensors")
     save_file(
         {n: one for n, one in weights.items() if not n.startswith("predictor.proj")}, tmp_path / "model.safetensors"
