@@ -86,7 +86,7 @@ def test_vicregs_encoder_and_expander(tmp_path):
         (
             "heads=2&predictor_heads=2",
             lambda c: c["target_encoder"].pop("module.norm.bias"),
-            r"missing: norm\.bias of target",
+            r"found norm\.bias in encoder, not in target",
         ),
     ],
 )

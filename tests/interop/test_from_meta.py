@@ -174,7 +174,7 @@ def damaged(change):
     [
         (
             lambda c: c["target_encoder"].pop("module.blocks.1.norm2.bias"),
-            r"blocks\.1\.norm2\.bias in encoder, not in target",
+            r"found blocks\.1\.norm2\.bias in enc",
         ),
         (lambda c: [c.pop("encoder"), c["target_encoder"].pop("module.norm.bias")], r"missing: norm\.bias; not of"),
         (lambda c: c["encoder"].pop("module.norm.bias"), r"found norm\.bias in target_encoder, not in encoder"),
