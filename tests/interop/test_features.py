@@ -51,6 +51,33 @@ def test_features_of_pictures():
         encoder.features(images, pool="max")
 
 
+def test_files_of_pictures(tmp_path):
+    encoder, pixels = frozen(), np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for file, one in zip(files, pixels, strict=True):
+        Image.fromarray(one).save(file)
+    found = encoder.embed(files, layers=2, batch_size=2)
+    expected = encoder.features(torch.stack([encoder.transform(one) for one in pixels]), layers=2)
+    torch.testing.assert_close(found, expected)
+    files[3].write_text("no picture")
+    with pytest.raises(UserError, match=r"3\.png is no picture that can be read"):
+        encoder.embed(files)
+    with pytest.raises(UserError, match="the list of files is empty"):
+        encoder.embed([])
+
+
+def test_a_classifier_trains_a_copy():
+    encoder, images = frozen(), torch.rand(2, 3, 16, 16)
+    before, model = encoder(images), encoder.classifier(3)
+    torch.testing.assert_close(model(images), model.head(before.mean(1)))
+    model(images).square().sum().backward()
+    assert all(one.grad is not None for one in model.encoder.parameters())
+    with torch.no_grad():
+        for one in model.parameters():
+            one.add_(1.0)
+    assert torch.equal(encoder(images), before) and not encoder.encoder.blocks[0].norm1.weight.requires_grad
+
+
 def test_features_of_clips_and_of_a_pyramid():
     clip = torch.rand(2, 3, 4, 16, 16)
     assert video().features(clip, pool="map").shape == (2, 32, 2, 2, 2)
