@@ -79,6 +79,9 @@ class Policy(nn.Module):
     def begin(self, environments: int) -> None:
         """There is nothing to forget."""
 
+    def forget(self, rows: Tensor) -> None:
+        """Nor here."""
+
 
 def action_lists(action: ActionSpace) -> dict[str, list]:
     """An action space in plain numbers: `low` and `high`, or `choices`."""
@@ -149,9 +152,22 @@ class Planning:
 
     def _start(self, state: Tensor, task: Task, names: list[int]) -> Tensor | None:
         """What is left of the last plans; where there is none, what the policy would do, or nothing."""
-        if all(name in self.last for name in names) and task.horizon > 1:
-            return torch.stack([self.last[name] for name in names])
-        return imagined(self.policy, self.model, state, task)[1] if self.policy else None
+        kept = [place for place, name in enumerate(names) if name in self.last]
+        if task.horizon == 1 or not kept:
+            return imagined(self.policy, self.model, state, task)[1] if self.policy else None
+        left = torch.stack([self.last[names[place]] for place in kept])
+        if len(kept) == len(names):
+            return left
+        if self.policy:
+            start = imagined(self.policy, self.model, state, task)[1][:, :-1]
+        else:
+            start = idle(self.model.action).to(state).expand(len(names), left.shape[1], -1)
+        return start.index_copy(0, torch.tensor(kept, device=state.device), left)
+
+
+def idle(action: ActionSpace) -> Tensor:
+    """What a search begins with where there is nothing to begin with, `(A,)`: the middle, or the first choice."""
+    return (action.low + action.high) / 2 if isinstance(action, Continuous) else action.choices[0]
 
 
 def imagined(policy: Policy, model: WorldModel, state: Tensor, task: Task) -> tuple[Tensor, Tensor]:
