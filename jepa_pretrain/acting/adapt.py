@@ -1,7 +1,8 @@
 """An agent that learns from surprise."""
 
 from jepa_pretrain.acting.steps import transitions
-from jepa_pretrain.agent.adjusting import Adjusting, Decides, Settings
+from jepa_pretrain.agent.actor import Decides
+from jepa_pretrain.agent.adjusting import Adjusting, Settings
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.surprise import Usual

@@ -4,6 +4,8 @@ LeCun 2022, sections 3.1.1 and 3.1.2. Both answer `act(state, task, rows)` with 
 block of the environment's: plans are made where a block ends, and not within it.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,16 @@ from jepa_pretrain.agent.planners.problem import Plan
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import ActionSpace, Continuous, WorldModel, unroll
 from jepa_pretrain.contracts import UserError
+
+
+class Decides(Protocol):
+    """Mode-2, Mode-1 or both: `Planning`, `Policy`, `mixture.Mixture`, and `adjusting.Adjusting` around one of them."""
+
+    def begin(self, environments: int) -> None: ...
+
+    def forget(self, rows: Tensor) -> None: ...
+
+    def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor: ...
 
 
 class Policy(nn.Module):

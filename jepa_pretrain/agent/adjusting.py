@@ -8,27 +8,17 @@ what the recordings know of walls is not forgotten. Old dynamics are kept: back 
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from jepa_pretrain.agent.actor import idle
+from jepa_pretrain.agent.actor import Decides, idle
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.surprise import Expecting, Transitions, Usual, energy, error_of, predicted
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous, WorldModel
 from jepa_pretrain.contracts import UserError
-
-
-class Decides(Protocol):
-    """Whose world model is adjusted: `Planning`, `Policy`, `Mixture`."""
-
-    def begin(self, environments: int) -> None: ...
-
-    def forget(self, rows: Tensor) -> None: ...
-
-    def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor: ...
 
 
 class Parted(NamedTuple):

@@ -5,12 +5,13 @@ environments at once. Each has its own block of actions to finish; whoever has f
 """
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from jepa_pretrain.agent.actor import Planning, Policy
+from jepa_pretrain.agent.actor import Decides, Planning, Policy
+from jepa_pretrain.agent.adjusting import Adjusting
 from jepa_pretrain.agent.configurator import Choice, Configurator, Situation
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.memory import Memory, Moment
@@ -79,7 +80,7 @@ class Agent:
             )
         if self.configurator is not None and self.policy is None:
             raise UserError("a configurator chooses between a policy and a planner: distil a policy first")
-        self.actor = self._actor()
+        self.actor: Decides = self._actor()  # may be put into an `Adjusting`, to learn from surprise
 
     def _actor(self) -> Policy | Mixture | Planning:
         if self.policy and self.reactive:
@@ -171,23 +172,18 @@ class Agent:
         self.memory.write(Moment(self.time.clone(), state, action, energy))
 
     def _watch(self, state: Tensor, action: Tensor, task: Task, due: Tensor) -> None:
-        plan = None if isinstance(self.actor, Policy) else self.actor.found
+        actor = self.actor.decides if isinstance(self.actor, Adjusting) else self.actor
+        plan = actor.found if isinstance(actor, Planning | Mixture) else None
         actions = plan.actions if plan else action[:, None]
         with torch.no_grad():
             states, _ = imagine(self.model, state, actions)
         disagreement = state.new_zeros(len(state), 1)
         terms = self.cost.terms(state[:, None], action[:, None], task, disagreement)
-        told = (self.actor.choice, self.actor.situation) if isinstance(self.actor, Mixture) else ()
+        told = (actor.choice, actor.situation) if isinstance(actor, Mixture) else ()
         self.last = Decision(due, state, action, plan, states, {name: one[:, 0] for name, one in terms.items()}, *told)
 
 
-class Forgets(Protocol):
-    """What an actor must do when a goal is new."""
-
-    def forget(self, rows: Tensor) -> None: ...
-
-
-def staged_task(task: Task, stages: Stages | None, state: Tensor, rows: Tensor, actor: Forgets) -> Task:
+def staged_task(task: Task, stages: Stages | None, state: Tensor, rows: Tensor, actor: Decides) -> Task:
     """The task of some environments, at the stage that each has come to.
 
     Args:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_pretrain.agent.actor import Decides
 from jepa_pretrain.agent.agent import staged_task
 from jepa_pretrain.agent.behaviours import Behaviour
 from jepa_pretrain.agent.environments import Environments, Options, Seen
@@ -50,16 +51,6 @@ class Actor(Protocol):
     def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
         """The next actions `(B, k, a)`, k steps at once; `look` gives the pictures `(B, C, H, W)`, and costs time."""
         ...
-
-
-class Decides(Protocol):
-    """Mode-2, Mode-1 or both: `actor.Planning`, `actor.Policy`, `mixture.Mixture`."""
-
-    def begin(self, environments: int) -> None: ...
-
-    def forget(self, rows: Tensor) -> None: ...
-
-    def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor: ...
 
 
 class Pursuit:
