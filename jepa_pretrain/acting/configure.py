@@ -43,7 +43,7 @@ def configure(
     trials: int = 150,
     rounds: int = 2,
     enough: float = 0.5,
-    price: float = 0.3,
+    price: float = 1.0,
     seed: int = 0,
 ) -> None:
     """Give an agent a configurator, which says at every decision whether to react, think little or think much.

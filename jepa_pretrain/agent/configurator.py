@@ -111,7 +111,7 @@ class Thrift(nn.Module):
         self,
         effort: Sequence[float] = (0.0, 0.1, 1.0),
         enough: float = 0.5,
-        price: float = 0.3,
+        price: float = 1.0,
         hidden: int = 64,
     ) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
 """Reacting, thinking and learning from surprise, on the same trials.
 
-    python scripts/benchmarks/modes.py modes AGENT [--rules AGENT] [--episodes N] [--seed S] [--alone N] [--out F]
+    python scripts/benchmarks/modes.py modes AGENT [--episodes N] [--seed S] [--alone N] [--out F]
     python scripts/benchmarks/modes.py surprise AGENT --data DATA [--episodes N] [--seed S] [--out F]
 
 AGENT is a folder of `agent configure`. `modes`: always react, always think little, always think much (the agent's own
 planner), the mixture by rules and the learned one; then the same with one environment at a time (--alone trials), where
 a decision takes what it takes an agent by itself. `surprise`: the world as it was, with stronger and with mirrored
-motors, and as it was again; with and without learning from surprise.
+motors, and as it was again; with and without learning from surprise, thinking little.
 """
 
 import argparse
@@ -71,23 +71,25 @@ def modes(mind: Agent, lines: Lines, episodes: int, parallel: int, words: str) -
     environments.close()
 
 
-def surprise(mind: Agent, data: str, lines: Lines, episodes: int, agent: str, settings: Settings) -> None:
-    """Before, at and after each change, and back again."""
+def surprise(agent: str, data: str, lines: Lines, episodes: int, settings: Settings) -> None:
+    """Before, at and after each change, and back again; thinking little, with and without learning."""
+    mind = load_mind(agent, lines.seed)
     environments = Environments(ENV, PARALLEL, load_size(mind.model))
     trials = drawn_trials(environments, episodes, lines.seed)
     fresh = drawn_trials(environments, PARALLEL, lines.seed + 1000)
-    lines.add("before, without learning", pursuit(always(mind, "much"), lines.seed), environments, trials)
+    lines.add("before, without learning", pursuit(always(mind, "little"), lines.seed), environments, trials)
     for name, motor in MOTORS.items():
         changed, first = ([moved(one, ENV, motor) for one in some] for some in (trials, fresh))
-        lines.add(f"{name}, without learning", pursuit(always(mind, "much"), lines.seed), environments, changed)
-        own = always(load_mind(agent, lines.seed), "much")
+        lines.add(f"{name}, without learning", pursuit(always(mind, "little"), lines.seed), environments, changed)
+        own = always(load_mind(agent, lines.seed), "little")
         actor = pursuit(own, lines.seed)
         actor.decides = adjusting(own, actor.decides, data, lines.seed, settings)
-        lines.add(f"before {name}, learning", actor, environments, fresh)
+        lines.add(f"before {name}, learning", actor, environments, trials)
         lines.add(f"{name}, the first {PARALLEL}, learning", actor, environments, first)
         lines.add(f"{name}, then, learning", actor, environments, changed)
         lines.add(f"back from {name}, learning", actor, environments, trials)
         report(actor.decides)
+    environments.close()
 
 
 def report(adjusting: Adjusting) -> None:
@@ -107,14 +109,15 @@ def main() -> None:
     parser.add_argument("--plain-replay", action="store_true", help="replay recordings untranslated")
     parser.add_argument("--out")
     asked = parser.parse_args()
-    mind, lines = load_mind(asked.agent, asked.seed), Lines(asked.seed)
+    lines = Lines(asked.seed)
     if asked.what == "modes":
+        mind = load_mind(asked.agent, asked.seed)
         modes(mind, lines, asked.episodes, PARALLEL, "")
         if asked.alone:
             modes(mind, lines, asked.alone, 1, ", one environment")
     else:
         settings = Settings(translate=not asked.plain_replay)
-        surprise(mind, asked.data, lines, asked.episodes, asked.agent, settings)
+        surprise(asked.agent, asked.data, lines, asked.episodes, settings)
     if asked.out:
         Path(asked.out).parent.mkdir(parents=True, exist_ok=True)
         Path(asked.out).write_text(json.dumps(lines.rows, indent=2) + "\n")
