@@ -1,7 +1,7 @@
 """Learning from surprise: where the world parts from what was predicted, and only there, the world model is adjusted.
 
-A person whose oars are swapped does not learn anew what a lake is. So a surprise is met in three steps: is it a world
-that was known before? What were the motors changed by (a linear map of the actions: few numbers, few observations)?
+A person whose oars are swapped does not learn anew what a lake is. First some actions at random: what do they do now?
+Is it a world that was known before? Or else, how were the motors changed (a linear map of the actions: few numbers)?
 Then the dynamics are trained on what happened, mixed with recordings whose actions are translated by that map, so that
 what the recordings know of walls is not forgotten. Old dynamics are kept: back in the old world, they are recognised.
 """
@@ -19,6 +19,10 @@ from jepa_pretrain.agent.surprise import Expecting, Transitions, Usual, energy, 
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous, WorldModel
 from jepa_pretrain.contracts import UserError
+
+BEGUN = (1.0, -1.0, 2.0, -2.0, 0.5)  # motors that the search for changed ones begins with, times one
+MOVED = 0.25  # of the usual squared distance: what moved less was stopped by walls, and tells nothing of motors
+TELLING = 16  # blocks that moved, below which all have to tell
 
 
 class Parted(NamedTuple):
@@ -40,6 +44,7 @@ class Settings:
     Args:
         window: last blocks, of all environments together, by which surprise is judged.
         high: usual quantile of the errors; half of the window above it is a surprise.
+        low: usual quantile below which half of the window must lie for the surprise to be over.
         steps: of AdamW each time that a window is surprising.
         batch: observations per step, and as many recorded ones.
         rate: learning rate.
@@ -48,12 +53,13 @@ class Settings:
         translate: fit how the actions were changed, and translate the recordings.
 
     Raises:
-        UserError: a window below 8, or a quantile outside 0.5..1.
+        UserError: a window below 8, or quantiles outside 0.5..1 or in the wrong order.
     """
 
     window: int = 64
     high: float = 0.95
-    steps: int = 150
+    low: float = 0.9
+    steps: int = 300
     batch: int = 64
     rate: float = 5e-4
     most: int = 12
@@ -61,8 +67,10 @@ class Settings:
     translate: bool = True
 
     def __post_init__(self) -> None:
-        if self.window < 8 or not 0.5 <= self.high < 1:
-            raise UserError(f"learning from surprise needs a window of 8 or more and high in .5 to 1, found {self}")
+        if self.window < 8 or not 0.5 <= self.low <= self.high < 1:
+            raise UserError(
+                f"learning from surprise needs a window of 8 or more and .5 <= low <= high < 1, found {self}"
+            )
 
 
 @dataclass
@@ -118,8 +126,10 @@ class Adjusting:
         self.memory: Parted | None = None
         self.window = torch.zeros(0)
         self.known = [self._weights()]  # of every dynamics that was ever usual
-        self.limit = float(usual.errors[round(self.settings.high * 100)])
-        self.since = 0  # blocks remembered since the present surprise began; 0 for none
+        self.limit, self.over = (float(usual.errors[round(at * 100)]) for at in (self.settings.high, self.settings.low))
+        self.motors: Tensor | None = None  # what they were last found to be
+        self.surprised = self.trying = False  # trying: acting at random, to learn what actions do now
+        self.since = 0  # blocks remembered since the present surprise began
         self.bursts = 0
 
     def begin(self, environments: int) -> None:
@@ -138,9 +148,17 @@ class Adjusting:
         self._settle(state, task, rows)
         if len(self.window) >= self.settings.window:
             self._judge()
-        action = self.decides.act(state, task, rows)
+        action = self._tried(len(state)) if self.trying else self.decides.act(state, task, rows)
         self.expecting.expect(rows, state, action, predicted(self.model, state, action))
         return action
+
+    def _tried(self, count: int) -> Tensor:
+        """Actions at random, each held for a block: what they do tells most of changed motors, `(B, A)`."""
+        space, block = self.model.action, self.model.block
+        if not isinstance(space, Continuous):
+            return space.choices[torch.randint(space.n, (count,), generator=self.generator)]
+        low, high = (one[: len(one) // block] for one in space)
+        return (low + (high - low) * torch.rand(count, len(low), generator=self.generator)).repeat(1, block)
 
     def _settle(self, state: Tensor, task: Task, rows: Tensor) -> None:
         """Remember what was expected beside what came."""
@@ -154,53 +172,57 @@ class Adjusting:
         self.memory = Parted(*(one[-self.settings.kept :] for one in kept))
         self.window = torch.cat([self.window, settled.error])[-self.settings.window :]
         self.told.blocks += len(fresh.error)
-        self.since += len(fresh.error) if self.since else 0
+        self.since += len(fresh.error) if self.surprised else 0
 
     def _judge(self) -> None:
         """Surprise, or its end."""
         high = float(self.window.median())
-        if high <= self.limit:
-            if self.since:
-                self.known.append(self._weights())
-                self.told.note("usual again", error=high)
-            self.since = self.bursts = 0
-            return
-        if not self.since:
-            self.told.surprises += 1
-            self.since = len(self.window)
-        if self.bursts >= self.settings.most:
+        if not self.surprised:
+            if high > self.limit:
+                self.told.surprises += 1
+                self.told.note("surprised", error=high)
+                self.surprised = self.trying = True
+                self._renew(0)
+        elif high <= self.over and not self.trying:
+            self.known.append(self._weights())
+            self._calm("usual again", high)
+        elif self._recognise():
+            self._calm("recognised", high)
+        elif self.bursts >= self.settings.most:
+            self.known.append(self._weights())
             self.told.given_up += 1
-            self.told.note("given up", error=high)
-            self.limit, self.since, self.bursts = 1.5 * high, 0, 0
-            return
-        if not self.bursts and self._recognise():
-            return
-        self._learn(self._surprising())
-        self.bursts += 1
-        self.window = torch.zeros(0)
+            self.limit, self.over = 1.5 * high, high
+            self._calm("given up", high)
+        else:
+            self._learn(self._happened(self.since))
+            self.bursts, self.trying = self.bursts + 1, False
+            self._renew(self.since)
 
-    def _surprising(self) -> Transitions:
-        """What happened since the surprise began; of the window before, what was surprising itself."""
-        found = Parted(*(one[-self.since :] for one in self.memory))
-        new = torch.ones(len(found.error), dtype=torch.bool)
-        new[: self.settings.window] = found.error[: self.settings.window] > self.limit
-        return Transitions(found.state[new], found.action[new], found.after[new])
+    def _renew(self, since: int) -> None:
+        """Judge by what comes from now on."""
+        self.window, self.since = torch.zeros(0), since
+
+    def _calm(self, what: str, error: float) -> None:
+        """The surprise is over."""
+        self.told.note(what, error=error)
+        self.surprised = self.trying = False
+        self.bursts = 0
+        self._renew(0)
+
+    def _happened(self, count: int) -> Transitions:
+        """The last blocks."""
+        return Transitions(*(one[-count:] for one in (self.memory.state, self.memory.action, self.memory.after)))
 
     def _recognise(self) -> bool:
         """Take up a dynamics that was known before, if what happens is usual for it."""
-        seen, present, found = self._surprising(), self._weights(), []
+        seen, present, found = self._happened(self.settings.window), self._weights(), []
         for weights in self.known:
             self._take(weights)
             found.append(float(error_of(predicted(self.model, seen.state, seen.action), seen.after).median()))
         best = min(range(len(found)), key=found.__getitem__)
-        if found[best] > self.limit:
-            self._take(present)
-            return False
-        self._take(self.known[best])
-        self.told.recognised += 1
-        self.told.note("recognised", error=found[best])
-        self.since, self.window = 0, torch.zeros(0)
-        return True
+        self._take(self.known[best] if found[best] <= self.over else present)
+        self.told.recognised += found[best] <= self.over
+        return found[best] <= self.over
 
     @torch.enable_grad()
     def _learn(self, seen: Transitions) -> None:
@@ -229,15 +251,19 @@ class Adjusting:
         return error_of(after, known.after[chosen]).mean() / self.usual.distance
 
     def _changed(self, seen: Transitions) -> Tensor:
-        """The map of actions that explains most of what happened, under the first dynamics, `(a, a)`."""
-        present = self._weights()
+        """The map of actions that explains most of what was tried, under the first dynamics, `(a, a)`.
+
+        What is seen later is no good for it: a planner that is wrong pushes into walls.
+        """
+        if not self.trying and self.motors is not None:
+            return self.motors
         self._take(self.known[0])
-        found = motors(self.model, seen)
-        self._take(present)
-        self.told.note(
-            "motors", **{f"m{i}{j}": round(float(v), 3) for i, r in enumerate(found) for j, v in enumerate(r)}
-        )
-        return found
+        went = (seen.after - seen.state).square().mean((1, 2)) > MOVED * self.usual.distance
+        telling = Transitions(*(one[went] for one in seen)) if went.sum() >= TELLING else seen
+        self.motors = motors(self.model, telling, float(self.usual.errors[50]))
+        rows = enumerate(self.motors.tolist())
+        self.told.note("motors", **{f"m{i}{j}": round(one, 3) for i, row in rows for j, one in enumerate(row)})
+        return self.motors
 
     def _weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.parts.state_dict())
@@ -246,12 +272,13 @@ class Adjusting:
         self.parts.load_state_dict(weights)
 
 
-def motors(model: WorldModel, seen: Transitions, steps: int = 100, rate: float = 0.1) -> Tensor:
-    """The linear map M for which `Pred(s, M a)` fits best what happened, by Adam; M = 1 is no change.
+def motors(model: WorldModel, seen: Transitions, scale: float, steps: int = 60, rate: float = 0.05) -> Tensor:
+    """The linear map M for which `Pred(s, M a)` fits best what happened, by Adam from several maps; M = 1 is no change.
 
     Args:
         model: predicts; its weights stay.
         seen: what happened.
+        scale: a usual error; far above it, more counts hardly.
         steps: of Adam.
         rate: learning rate.
 
@@ -259,16 +286,24 @@ def motors(model: WorldModel, seen: Transitions, steps: int = 100, rate: float =
         `(a, a)`, of one action of the environment as a column.
     """
     width = model.action.width // model.block
-    found = torch.eye(width).requires_grad_()
-    optimiser = torch.optim.Adam([found], lr=rate)
+    several = torch.tensor(BEGUN)[:, None, None] * torch.eye(width)  # (S, a, a)
+    several.requires_grad_()
+    optimiser = torch.optim.Adam([several], lr=rate)
+    blocks = seen.action.unflatten(1, (model.block, width))
+    state, after = (one.repeat(len(BEGUN), 1, 1) for one in (seen.state, seen.after))
+
+    def off() -> Tensor:
+        action = torch.einsum("mka,sba->smkb", blocks, several).flatten(0, 1).flatten(1)
+        error = error_of(model.rollout(state, action[:, None])[:, 0], after)
+        return (1 + error / scale).log().unflatten(0, (len(BEGUN), -1)).mean(1)  # (S,)
+
     for _ in range(steps):
-        action = (seen.action.unflatten(1, (model.block, width)) @ found.T).flatten(1)
-        off = error_of(model.rollout(seen.state, action[:, None])[:, 0], seen.after)
-        loss = off.clamp(max=4 * float(off.detach().median())).mean()  # what walls stopped counts little
+        loss = off().sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return found.detach()
+    with torch.no_grad():
+        return several[off().argmin()].clone()
 
 
 def translated(recordings: Transitions, found: Tensor, model: WorldModel) -> Transitions:

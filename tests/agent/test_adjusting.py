@@ -112,7 +112,7 @@ def test_changed_motors_are_found_and_recordings_translated():
     model, actor = learner()
     state, action = torch.randn(64, 1, 2), STEP * (2 * torch.rand(64, 2 * BLOCK) - 1)
     for motor in ([-1.0, -1.0], [2.0, 2.0], [0.5, -1.5]):
-        found = motors(model, Transitions(state, action, world(state, action, motor)))
+        found = motors(model, Transitions(state, action, world(state, action, motor)), 1e-6)
         assert torch.allclose(found, torch.diag(torch.tensor(motor)), atol=0.1), motor
     weak = translated(actor.recordings, torch.diag(torch.tensor([0.5, 0.5])), model)
     assert 0 < len(weak.state) < len(actor.recordings.state), "twice the action cannot be done everywhere"
