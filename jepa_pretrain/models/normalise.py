@@ -21,6 +21,6 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """`(B, C, T, H, W)`, uint8 in 0..255 or float in 0..1, to float."""
+        """`(B, C, T, H, W)`, uint8 in 0..255 or float in 0..1, to float of the module's own precision."""
         x = clip.float() / 255.0 if clip.dtype == torch.uint8 else clip
-        return (x - self.mean) / self.std
+        return ((x - self.mean) / self.std).to(self.mean.dtype)

@@ -17,14 +17,14 @@ from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
 
 
-def frozen():
+def frozen(depth=2):
     torch.manual_seed(0)
-    return FrozenEncoder(ViT(image_size=16, patch=4, width=32, depth=2, heads=2))
+    return FrozenEncoder(ViT(image_size=16, patch=4, width=32, depth=depth, heads=2))
 
 
-def video():
+def video(depth=2):
     torch.manual_seed(0)
-    return FrozenEncoder(TiledRotaryViT(image_size=16, patch=8, width=32, depth=2, heads=2, frames=4, tubelet=2))
+    return FrozenEncoder(TiledRotaryViT(image_size=16, patch=8, width=32, depth=depth, heads=2, frames=4, tubelet=2))
 
 
 @pytest.mark.parametrize("size", [(40, 30), (16, 16), (17, 90), (300, 200)])
@@ -74,17 +74,10 @@ def test_copies_and_pickles_are_the_same(make):
 
 @pytest.mark.parametrize("make", [frozen, video])
 def test_it_compiles_as_one_graph(make):
-    encoder = make()
+    encoder = make(depth=1)
     images = torch.rand(2, *((3, 16, 16) if make is frozen else (3, 4, 16, 16)))
     compiled = torch.compile(encoder, fullgraph=True, backend="eager")  # another backend would say no more of it
     torch.testing.assert_close(compiled(images), encoder(images), atol=1e-5, rtol=0)
-
-
-def test_a_clip_encoder_is_exported_with_any_batch():  # pictures: docs/downstream.md
-    encoder, shape = video(), (3, 4, 16, 16)
-    program = torch.export.export(encoder, (torch.rand(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    images = torch.rand(5, *shape)
-    torch.testing.assert_close(program.module()(images), encoder(images), atol=1e-5, rtol=0)
 
 
 def test_autocast_on_a_cpu():
