@@ -121,15 +121,20 @@ class Mixture:
         surprise = state.new_zeros(len(state))
         if settled is not None:
             surprise[settled.rows] = usual.ratio(settled.error)
-        cost = energy(self.cost, state, task)
         action = self.policy.act(state, task)
         after = later = predicted(self.model, state, action)
         for _ in range(AHEAD - 1):
             later = predicted(self.model, later, self.policy.act(later, task))
-        gain, ahead = ((cost - energy(self.cost, one, task)) / usual.step for one in (after, later))
+        cost, near, far = self._steps(torch.stack([state, after, later]), task)
         distance = (state - task.goal).square().mean((1, 2)) / usual.distance
-        cost = cost / usual.step
-        return Situation(cost, gain, ahead, surprise, self.progress.see(rows, cost), distance), action, after.clone()
+        stalled = self.progress.see(rows, cost)
+        return Situation(cost, cost - near, cost - far, surprise, stalled, distance), action, after.clone()
+
+    def _steps(self, states: Tensor, task: Task) -> Tensor:
+        """What states cost, in usual steps, all in one call: `(K, B, N, D)` -> `(K, B)`."""
+        rows = torch.arange(states.shape[1], device=states.device).repeat(len(states))
+        found = energy(self.cost, states.flatten(0, 1), task.of(rows))
+        return found.unflatten(0, states.shape[:2]) / self.configurator.usual.step
 
     def _count(self, rows: Tensor, mode: Tensor) -> None:
         for number in range(len(self.spent.decisions)):
