@@ -24,6 +24,7 @@ COMMANDS = {
     "agent train": ("train a world model on recorded behaviour", "jepa_pretrain.acting.train:train"),
     "agent critic": ("add a critic to a world model: steps to a goal", "jepa_pretrain.acting.critic:critic"),
     "agent distill": ("teach a policy what the planner does", "jepa_pretrain.acting.distill:distill"),
+    "agent configure": ("teach when to react and when to think", "jepa_pretrain.acting.configure:configure"),
     "agent plan": ("let an agent try a few episodes", "jepa_pretrain.acting.plan:plan"),
     "agent show": ("an episode as a GIF and a page: seen, imagined, paid", "jepa_pretrain.acting.show:show"),
     "agent eval": ("how often an agent reaches its goals", "jepa_pretrain.acting.evaluate:evaluate"),

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from jepa_pretrain.acting.evaluate import counted, pursuit
 from jepa_pretrain.acting.load import load_mind, load_size
-from jepa_pretrain.acting.measure import fit
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
@@ -29,6 +28,7 @@ from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
 from jepa_pretrain.agent.guardrails import KeepOut
 from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.readout import fit
 from jepa_pretrain.agent.trials import Acting, Actor, Trial, run
 from jepa_pretrain.agent.world_model import Continuous
 from jepa_pretrain.data.trajectories import read_episodes
