@@ -77,6 +77,18 @@ def test_the_loss_is_the_algorithm():
     torch.testing.assert_close(made.step(data).loss, total)
 
 
+def test_alone_every_state_has_to_tell_what_follows():
+    """Rollouts of two steps from each moment, which know nothing of the moments before it."""
+    made, data = with_actions(alone=True).eval(), batch()
+    found, moments = made.step(data).terms, made.hierarchy.moments(data.views[0], data.actions)
+    for number, (level, own) in enumerate(zip(made.hierarchy.levels, moments, strict=True), start=1):
+        (s, a), total, starts = own, 0.0, own.states.shape[1] - 2
+        for t in range(starts):
+            for h, predicted in enumerate(level.predictor.rollout(s[:, t], a[:, t : t + 2]).unbind(1), start=1):
+                total = total + (predicted - s[:, t + h]).square().mean() / (2 * starts)
+        torch.testing.assert_close(found[f"level{number}/rollout"], total.detach())
+
+
 @pytest.mark.parametrize("make, acted", CASES, ids=["actions", "states"])
 def test_learns(make, acted):
     made, data = make(), batch(acted)
