@@ -3,8 +3,8 @@
     python scripts/figures/hjepa.py RUN/export data/bounce OUT
 
 Writes OUT/hjepa.json (every number), OUT/hjepa.md (the tables) and OUT/hjepa.png. DATA is a folder of `shards
-demo-video`. The frames up to PRESENT are known; level 1 is rolled out frame by frame from there, level 2 in its own
-steps.
+demo-video`. The moments up to PRESENT are known; level 1 is rolled out moment by moment from there, level 2 in its own
+steps. A moment is a tubelet of the encoder; what is true of it is what is true of its last frame.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from torch import Tensor
 
 from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.stream import batches
-from jepa_pretrain.data.truth import truth
+from jepa_pretrain.data.truth import IN_TIME, truth
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.evals.rank import effective_rank
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.models.energy import auroc, future_energy
 from jepa_pretrain.models.hierarchy import Hierarchy, lift
 
-PRESENT = 8  # the last frame that is known; a moment of level 2
+PRESENT = 8  # the last moment of level 1 that is known; one of level 2 too
 ROLLED = 192  # clips that are predicted
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -48,7 +48,9 @@ def read(hierarchy: Hierarchy, source: str, most: int) -> Read:
         keys += batch.key
         if len(keys) >= most:
             break
-    return Read(*(torch.cat(part) for part in parts), truth(source, keys, span))
+    known, step = truth(source, keys, span), hierarchy.tubelet
+    known |= {name: known[name][:, step - 1 :: step] for name in IN_TIME}
+    return Read(*(torch.cat(part) for part in parts), known)
 
 
 def fit(x: Tensor, y: Tensor, ridge: float) -> Tensor:
