@@ -1,6 +1,6 @@
 """V-JEPA, the same encoder untrained and supervised, and raw pixels, on four actions of nine persons, over three folds.
 
-    python scripts/benchmarks/weizmann.py SHARDS OUT [--steps 200] [--folds 0 1 2]
+    python scripts/benchmarks/weizmann.py SHARDS OUT [--steps 200] [--folds 0 1 2] [--encoders pixels]
 
 SHARDS is a folder of the Weizmann actions (keys `ACTION_sPERSON_a`, and `_b` for the mirror image). Every fold holds
 three persons back, from pretraining too; clips are shrunk to 32 pixels. Half of the clips mirror others, so intervals
@@ -49,15 +49,18 @@ def members(source: Path) -> Iterator[tuple[str, str, bytes]]:
             yield from ((key, extension, bytes(data)) for extension, data in shard.fields(number).items())
 
 
-def train(out: Path, shards: list[str], steps: int, seed: int) -> dict[str, str]:
-    """The encoders by name, trained on a fold."""
+def train(out: Path, shards: list[str], steps: int, seed: int, wanted: list[str]) -> dict[str, str]:
+    """The encoders that are wanted by name, trained on a fold; raw pixels need no training."""
+    if wanted == ["pixels"]:
+        return {"pixels": "pixels"}
     for name, recipe in RUNS.items():
         places = ["--data.train", shards[0], "--data.val", shards[1], "--data.batch_size", "24", "--data.workers", "0"]
         length = ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
         options = ["--config", recipe, "--run", str(out / name), "--seed_everything", str(seed)]
         command(["fit", *options, *places, *length])
     exports = {name: str(out / name / "export") for name in RUNS}
-    return {"pixels": "pixels", "untrained": f"random:{exports['vjepa']}", **exports}
+    made = {"pixels": "pixels", "untrained": f"random:{exports['vjepa']}", **exports}
+    return {name: made[name] for name in wanted}
 
 
 def judge(out: Path, shards: list[str], encoders: dict[str, str]) -> dict[str, float]:
@@ -88,13 +91,14 @@ def main() -> None:
     parser.add_argument("shards", type=Path), parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--encoders", nargs="+", default=["pixels", "untrained", *RUNS])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folds = {}
     for fold in options.folds:
         out = options.out / f"fold{fold}"
         shards = split(options.shards, out, fold)
-        folds[fold] = judge(out, shards, train(out, shards, options.steps, options.seed))
+        folds[fold] = judge(out, shards, train(out, shards, options.steps, options.seed, options.encoders))
     total = {name: sum(found[name] for found in folds.values()) for name in folds[options.folds[0]]}
     clips = 8 * PERSONS * len(folds)  # four actions, each with its mirror image
     (options.out / "results.json").write_text(json.dumps({"folds": folds, "total": total, "clips": clips}, indent=1))
