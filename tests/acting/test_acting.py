@@ -121,7 +121,8 @@ def test_what_a_critic_foresees_stands_beside_what_happened(agent, tmp_path, cap
     calibrate(agent, TOY, episodes=80, budget=20, bins=3, parallel=80, out=str(tmp_path / "c.json"))
     assert "predicted" in capsys.readouterr().out
     found = json.loads((tmp_path / "c.json").read_text())
-    assert len(found["predicted"]) == 3 and found["realised"][0] < found["realised"][2] and found["correlation"] > 0.2, found
+    assert len(found["predicted"]) == 3 and found["realised"][0] < found["realised"][2], found
+    assert found["correlation"] > 0.2, found
 
     class Still:
         def begin(self, environments):
