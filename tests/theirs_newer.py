@@ -55,13 +55,17 @@ def stretched(x, index, side, patch):
     return torch.cat([*pieces, x[..., 3 * share :]], -1)
 
 
-def multilevel(state, clip, heads, levels):
-    """Normalised clips (B, 3, T, H, W), pictures with T = 1 -> normed tokens after the blocks `levels`, from 1."""
+def multilevel(state, clip, heads, levels, keep=None):
+    """Normalised clips (B, 3, T, H, W), pictures with T = 1 -> normed tokens after the blocks `levels`, from 1.
+
+    With `keep` (B, K) of these tokens alone.
+    """
     name, kind = ("patch_embed_img", "img") if clip.shape[2] == 1 else ("patch_embed", "video")
     kernel = state[f"{name}.proj.weight"]
     maps = F.conv3d(clip, kernel, state[f"{name}.proj.bias"], stride=kernel.shape[2:])
     x, found = maps.flatten(2).mT + state[f"{kind}_mod_embed"], []
-    index, side = torch.arange(x.shape[1])[None], maps.shape[-1]
+    index, side = torch.arange(x.shape[1])[None] if keep is None else keep, maps.shape[-1]
+    x = x if keep is None else torch.stack([one[places] for one, places in zip(x, keep, strict=True)])
     for i in range(levels[-1]):
         x = block(state, f"blocks.{i}", x, heads, lambda q: stretched(q, index, side, kernel.shape[-1]))
         if i + 1 in levels:

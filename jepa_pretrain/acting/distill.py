@@ -100,6 +100,9 @@ class _Noting:
     def begin(self, environments: int) -> None:
         self.policy.begin(environments)
 
+    def forget(self, rows: Tensor) -> None:
+        self.policy.forget(rows)
+
     def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor:
         self.met.append((state, task.goal.expand_as(state)))
         return self.policy.act(state, task, rows)

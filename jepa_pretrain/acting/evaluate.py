@@ -3,23 +3,29 @@
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from jepa_pretrain.acting.adapt import adjusting
 from jepa_pretrain.acting.episode import check_actions
 from jepa_pretrain.acting.load import load_mind, load_size, weighted
+from jepa_pretrain.acting.staged import Passed, staged_trials, undertaking
 from jepa_pretrain.agent import tworoom
-from jepa_pretrain.agent.actor import Planning
+from jepa_pretrain.agent.adjusting import Adjusting
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
+from jepa_pretrain.agent.configurator import LITTLE, MODES
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.mixture import Mixture
 from jepa_pretrain.agent.planners.beam import Beam
 from jepa_pretrain.agent.planners.cem import CEM, ICEM
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.mcts import MCTS
 from jepa_pretrain.agent.planners.mppi import MPPI
 from jepa_pretrain.agent.planners.planner import Planner
+from jepa_pretrain.agent.thrift import Always
 from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals.interval import wilson
@@ -40,6 +46,10 @@ def evaluate(
     iterations: int = 20,
     starts: int = 1,
     budget: int | None = None,
+    mode: Literal["configured", "never", "little", "much"] = "configured",
+    task: str | None = None,
+    adapt: str | None = None,
+    motor: list[float] | None = None,
     variation: list[str] | None = None,
     parallel: int = 50,
     weights: dict[str, float] | None = None,
@@ -61,6 +71,11 @@ def evaluate(
         iterations: Of any planner.
         starts: Plans that the gradient planner improves side by side.
         budget: Steps that a trial may take; 100 by default, offset goals 50.
+        mode: Whether to think: as the configurator says, or always alike, to compare with it.
+        task: FILE.json:NAME, a task whose stages are pursued in place of the trials' goals; they are judged by the true
+            place. Trials start anywhere.
+        adapt: Trajectory shards: learn from surprise, and replay these so as not to forget.
+        motor: Factors on both action numbers in this package's worlds: [2, 2] is stronger motors, [-1, -1] mirrored.
         variation: What varies beside positions, such as door.position.
         parallel: Trials at a time.
         weights: Of terms of the cost and of critics, in place of the agent's own, such as '{"uncertainty": 10}'.
@@ -79,16 +94,24 @@ def evaluate(
         mind.task = replace(mind.task, horizon=horizon)
     if mind and weights:
         mind.task = weighted(mind, weights)
+    if mind and mode != "configured":
+        mind = always(mind, mode)
     environments = Environments(env, parallel, load_size(mind.model) if mind else 64)
     actor = pursuit(mind, seed) if mind else _floor(agent, environments, seed)
     if mind:
         check_actions(mind, environments)
-    trials = _trials(environments, goals, episodes, seed, variation)
-    outcome = run(environments, actor, trials, budget)
+    if mind and adapt:
+        actor.decides = adjusting(mind, actor.decides, adapt, seed)
+    if mind and task:
+        trials, outcome = _staged(mind, actor, task, environments, episodes, seed, budget)
+    else:
+        trials = _trials(environments, goals, episodes, seed, variation)
+        trials = trials if motor is None else [moved(one, env, motor) for one in trials]
+        outcome = run(environments, actor, trials, budget)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
-              "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome)  # fmt: skip
+              "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome) | spent(actor)  # fmt: skip
     show(result, console)
     write(result, out, console)
 
@@ -103,11 +126,48 @@ def _trials(
     return drawn_trials(environments, episodes, seed, tworoom.options_of(variation))
 
 
-def pursuit(mind: Agent, seed: int) -> Actor:
+def _staged(
+    mind: Agent, actor: Actor, task: str, environments: Environments, episodes: int, seed: int, budget: int
+) -> tuple[list[Trial], Outcome]:
+    """A named task in place of drawn goals; won is what truly passed every stage in order."""
+    named, own, stages = undertaking(mind, task)
+    trials = staged_trials(environments, named, episodes, seed)
+    actor = actor if isinstance(actor, Pursuit) else pursuit(mind, seed)
+    actor.task, actor.stages = own, stages
+    passed = Passed(torch.tensor(named.goals).float(), stages.near, episodes, environments.count)
+    outcome = run(environments, actor, trials, budget, passed)
+    return trials, outcome._replace(won=passed.won(episodes))
+
+
+def moved(trial: Trial, env: str, motor: list[float]) -> Trial:
+    """The same trial with other motors."""
+    if not env.startswith("jepa_pretrain/"):
+        raise UserError(f"{env} does not know other motors; this package's own worlds do")
+    return trial._replace(start=trial.start | {"motor": motor})
+
+
+def always(mind: Agent, mode: str) -> Agent:
+    """An agent that acts in one mode, whatever the situation: never thinks, always little, or always much."""
+    if mode == "little":
+        if mind.configurator is None:
+            raise UserError("this agent has no configurator that says what little thinking is: run `agent configure`")
+        return replace(mind, reactive=False, configurator=replace(mind.configurator, chooser=Always(LITTLE)))
+    if mode == "never":
+        return replace(mind, reactive=True, configurator=None)
+    return replace(mind, reactive=False, configurator=None, policy=None)
+
+
+def pursuit(mind: Agent, seed: int) -> Pursuit:
     """The agent after the goals of trials."""
-    if mind.reactive and mind.policy:
-        return Pursuit(mind.model, mind.policy, mind.task)
-    return Pursuit(mind.model, Planning(mind.model, mind.cost, mind.planner, seed, mind.policy), mind.task)
+    return Pursuit(mind.model, replace(mind, seed=seed).actor, mind.task)
+
+
+def spent(actor: Actor) -> dict[str, Any]:
+    """How often an actor thought, and what it learned from surprise."""
+    decides, told = actor.decides if isinstance(actor, Pursuit) else None, {}
+    if isinstance(decides, Adjusting):
+        told, decides = {"surprise": vars(decides.told)}, decides.decides
+    return told | ({"modes": decides.spent.plain()} if isinstance(decides, Mixture) else {})
 
 
 def _floor(name: str, environments: Environments, seed: int) -> Actor:
@@ -171,4 +231,17 @@ def show(result: dict[str, Any], console: Console) -> None:
     if result["failed"]:
         console.print(f"{result['failed']} episodes were dropped: {result['env']} threw")
     steps = "none won" if result["steps"] is None else f"{result['steps']:.1f} steps when won"
+    if "modes" in result:
+        told = ", ".join(f"{name} {n}" for name, n in zip(MODES, result["modes"]["decisions"], strict=True))
+        share = 100 * result["modes"]["thinking"]
+        console.print(
+            f"thought about {share:.0f} % of decisions ({told}); switched {result['modes']['switches']} times"
+        )
+    if "surprise" in result:
+        told = result["surprise"]
+        words = (
+            f"surprised {told['surprises']} times in {told['blocks']} blocks of actions: {told['updates']} updates, "
+        )
+        again = f"dynamics recognised {told['recognised']} times, given up {told['given_up']} times"
+        console.print(words + again)
     console.print(f"{steps}; {result['ms_per_action']:.3f} ms per action, {result['ms_per_plan']:.2f} ms per decision")

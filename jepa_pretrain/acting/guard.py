@@ -11,10 +11,10 @@ from rich.console import Console
 from torch import Tensor
 
 from jepa_pretrain.acting.load import load_mind
-from jepa_pretrain.acting.measure import Reader, fit
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.folder import save_agent
 from jepa_pretrain.agent.guardrails import KeepOut
+from jepa_pretrain.agent.readout import Reader, fit
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes
 

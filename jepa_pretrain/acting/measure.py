@@ -6,7 +6,7 @@ model knows that walls stop: it is pushed into one for 25 steps. Probes alone do
 expert's data decodes perfectly and walks through the wall.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,39 +16,15 @@ from torch import Tensor
 from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.readout import Reader, fit
 from jepa_pretrain.agent.world_model import WorldModel, imagine
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes, windows
 from jepa_pretrain.evals.result import check_out, write
 
-PENALTY = 1e-3  # of the ridge regression, on states of deviation one
 CHUNK = 512  # frames encoded at a time
 PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
 AWAY = 30.0  # pixels that a push keeps from the door
-
-
-class Reader(NamedTuple):
-    """A ridge regression from states `(B, D)` to the true state `(B, P)`."""
-
-    mean: Tensor  # (D,)
-    weight: Tensor  # (D, P)
-    bias: Tensor  # (P,)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        return (states - self.mean) @ self.weight + self.bias
-
-
-def fit(states: Tensor, truth: Tensor) -> Reader:
-    """Fits the regression.
-
-    Args:
-        states: `(B, D)`.
-        truth: `(B, P)`.
-    """
-    mean, bias = states.mean(0), truth.mean(0)
-    x, penalty = (states - mean).double(), PENALTY * len(states) * states.var(0).mean().double()
-    gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
-    return Reader(mean, torch.linalg.solve(gram, x.T @ (truth - bias).double()).float(), bias)
 
 
 def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out: str | None = None) -> None:

@@ -3,19 +3,18 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
 from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.pictures import read_goal, sized
 from jepa_pretrain.agent.behaviours import SCRIPTED, behaviour
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.rollouts import play
 from jepa_pretrain.agent.show import Recorder
 from jepa_pretrain.agent.trials import Trial
 from jepa_pretrain.contracts import Episode, UserError
-from jepa_pretrain.data.images import BrokenPicture, decode
 from jepa_pretrain.data.trajectories import read_episodes
 from jepa_pretrain.report.episode import show as draw
 
@@ -54,37 +53,13 @@ def show(
     if data is None:
         bank = _played(environments, trial, seed)
     else:
-        bank = _sized(torch.cat([one.frames for one in read_episodes(data, BANK, console)]), size, data)
+        bank = sized(torch.cat([one.frames for one in read_episodes(data, BANK, console)]), size, data)
     recorder = Recorder(mind, wanted[0], torch.cat([bank[:BANK], wanted]))
     ended = pursue(mind, environments, trial, budget, wanted, recorder)
     environments.close()
     word = "Reached" if ended.won else "Not reached"
     page = draw(recorder.episode(), out, f"{word} in {ended.steps} steps: {Path(agent).name} in {env}")
     console.print(f"{word.lower()} in {ended.steps} steps; {page} and {page.with_suffix('.gif')}")
-
-
-def read_goal(path: str, size: int) -> Tensor:
-    """A goal picture from a file, `(1, 3, H, W)` uint8.
-
-    Args:
-        path: Of the file.
-        size: Height and width that the agent takes.
-
-    Raises:
-        UserError: No picture there, or one of another size.
-    """
-    try:
-        picture = decode(bytearray(Path(path).read_bytes()))
-    except (OSError, BrokenPicture, Image.DecompressionBombError) as error:
-        raise UserError(f"the goal {path} is no picture: {error}") from error
-    return _sized(picture[None], size, path)
-
-
-def _sized(frames: Tensor, size: int, source: str) -> Tensor:
-    if tuple(frames.shape[-2:]) != (size, size):
-        found = " x ".join(str(one) for one in reversed(frames.shape[-2:]))
-        raise UserError(f"this agent sees pictures of {size} x {size} pixels, those of {source} have {found}")
-    return frames
 
 
 def _played(environments: Environments, trial: Trial, seed: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepa_pretrain.agent.actor import Policy
 from jepa_pretrain.agent.agent import Agent
+from jepa_pretrain.agent.configurator import Configurator, Rules, Thrift
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import EnergyAfter, EnergyToCome, StepsToGo
 from jepa_pretrain.agent.guardrails import HalfSpace, KeepOut
@@ -23,6 +24,8 @@ from jepa_pretrain.agent.planners.dynamic import Dynamic
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.mcts import MCTS
 from jepa_pretrain.agent.planners.mppi import MPPI
+from jepa_pretrain.agent.readout import Readout
+from jepa_pretrain.agent.surprise import LEVELS, Usual
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError
@@ -39,6 +42,7 @@ FORMAT = 1
 CRITICS = {one.__name__: one for one in (StepsToGo, EnergyAfter, EnergyToCome)}
 POLICIES = {"Policy": Policy}
 PLANNERS = {one.__name__: one for one in (CEM, ICEM, MPPI, Gradient, Beam, Dynamic, MCTS)}
+RULES, NETWORKS = {"Rules": Rules}, {"Thrift": Thrift}
 GUARDRAILS = {one.__name__: one for one in (HalfSpace, KeepOut)}
 MEMBERS = 64  # world models of an ensemble, at most
 FILES = {"agent.json", "agent.safetensors"} | {f"world-{number}" for number in range(MEMBERS)}
@@ -113,6 +117,8 @@ def load_agent(folder: str | Path) -> Agent:
             bool(plain["reactive"]),
             Memory(plain["memory"]) if plain["memory"] is not None else None,
             plain["seed"],
+            configurator=_configurator(plain.get("configurator"), _under(tensors, "configurator."), source),
+            readout=_readout(_under(tensors, "readout."), model, source),
         ),
     )
 
@@ -151,7 +157,53 @@ def _content(agent: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "memory": None if agent.memory is None else agent.memory.capacity,
         "seed": agent.seed,
     }
+    if agent.configurator is not None:
+        plain["configurator"], parts = _configured(agent.configurator)
+        tensors |= {f"configurator.{key}": one for key, one in parts.items()}
+    if agent.readout is not None:
+        tensors |= {f"readout.{one.name}": getattr(agent.readout, one.name) for one in dataclasses.fields(Readout)}
     return plain, {name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}
+
+
+def _configured(found: Configurator) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    chooser, tensors = found.chooser, {f"usual.{name}": one for name, one in found.usual._asdict().items()}
+    if isinstance(chooser, Thrift):
+        told = described(chooser)
+        tensors |= {f"chooser.{key}": one for key, one in chooser.state_dict().items()}
+    elif isinstance(chooser, Rules):
+        told = {"class": "Rules", "args": dataclasses.asdict(chooser)}
+    else:
+        raise UserError(f"a configurator that chooses by {type(chooser).__name__} cannot be saved")
+    little = {"class": type(found.little).__name__, "args": dataclasses.asdict(found.little)}
+    return {"chooser": told, "little": little, "horizon": found.horizon}, tensors
+
+
+def _configurator(value: object, tensors: dict[str, Tensor], source: str) -> Configurator | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.keys() != {"chooser", "little", "horizon"}:
+        raise UserError(f"{source}: a configurator has chooser, little and horizon, found {shown(value)}")
+    usual = {name: tensors.get(f"usual.{name}") for name in Usual._fields}
+    shaped = {name: None if one is None else tuple(one.shape) for name, one in usual.items()}
+    if shaped != {"errors": (LEVELS,), "step": (), "distance": ()} or not whole(value["horizon"], 1, NUMBERS):
+        raise UserError(f"{source}: the configurator's horizon, or what it holds usual, is missing or damaged")
+    told, weights = value["chooser"], _under(tensors, "chooser.")
+    by_hand = isinstance(told, dict) and told.get("class") in RULES
+    chooser = _settings(told, RULES, {}, source) if by_hand else _module(told, NETWORKS, weights, source)
+    return Configurator(chooser, Usual(**usual), _settings(value["little"], PLANNERS, {}, source), value["horizon"])
+
+
+def _readout(tensors: dict[str, Tensor], model: Learned | Ensemble, source: str) -> Readout | None:
+    if not tensors:
+        return None
+    if tensors.keys() != {one.name for one in dataclasses.fields(Readout)}:
+        raise UserError(f"{source}: the readout is incomplete; run `agent configure` again")
+    found, size = Readout(**tensors), model.grid_tokens * model.width
+    width = found.weight.shape[-1]
+    shaped = (found.mean.shape, found.weight.shape, found.bias.shape, found.bank.shape[1:], found.error.shape)
+    if shaped != ((size,), (size, width), (width,), (model.grid_tokens, model.width), ()) or not len(found.bank):
+        raise UserError(f"{source}: the readout does not fit the world model; run `agent configure` again")
+    return found
 
 
 def _model(folder: Path, count: int) -> Learned | Ensemble:

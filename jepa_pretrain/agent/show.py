@@ -5,8 +5,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_pretrain.agent.agent import Agent
+from jepa_pretrain.agent.agent import Agent, Decision
 from jepa_pretrain.contracts import UserError
+
+
+class Chosen(NamedTuple):
+    """How a configurator had it act, and what it saw."""
+
+    mode: int  # index of `configurator.MODES`
+    why: int  # index of `configurator.WHY`
+    cost: float
+    gain: float
+    surprise: float
 
 
 class Thought(NamedTuple):
@@ -18,6 +28,7 @@ class Thought(NamedTuple):
     candidates: Tensor  # (K, L * block, a) plans it weighed last, the best first, as actions of the environment
     terms: dict[str, float]  # every term of the cost, of what it saw
     safe: bool  # its plan keeps all hard guardrails
+    chosen: Chosen | None = None
 
 
 class Episode(NamedTuple):
@@ -64,7 +75,8 @@ class Recorder:
             plans = plans.flatten(1).unflatten(1, (plans.shape[1] * self.agent.model.block, -1))
             terms = {name: one[place].item() for name, one in decision.terms.items()}
             safe = decision.plan is None or bool(decision.plan.safe[place])
-            self.thoughts.append(Thought(len(self.frames), self.bank[nearest], distance, plans, terms, safe))
+            chosen = _chosen(decision, place)
+            self.thoughts.append(Thought(len(self.frames), self.bank[nearest], distance, plans, terms, safe, chosen))
         self.seen = decision
         self.frames.append(frame.clone())
 
@@ -81,3 +93,12 @@ class Recorder:
         if not self.thoughts:
             raise UserError("no decision was watched: call `watch` after each `act`")
         return Episode(torch.stack(self.frames), self.goal, self.agent.model.block, self.thoughts)
+
+
+def _chosen(decision: Decision, place: int) -> Chosen | None:
+    """What the configurator said of one environment."""
+    choice, seen = decision.choice, decision.situation
+    if choice is None or seen is None:
+        return None
+    mode, why = (int(one[place]) for one in choice)
+    return Chosen(mode, why, *(float(one[place]) for one in (seen.cost, seen.gain, seen.surprise)))

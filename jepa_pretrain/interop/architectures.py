@@ -87,9 +87,13 @@ def build(
     """
     if not isinstance(architecture, dict) or not isinstance(architecture.get("args"), dict):
         raise UserError('the architecture must read {"class": name, "args": {...}}; export the encoder again')
-    architecture = _checked(architecture, among)
-    with torch.device("meta"):  # the shapes without their memory
-        check_shapes({key: one.shape for key, one in _make(architecture).state_dict().items()}, weights, source)
+    try:
+        architecture = _checked(architecture, among)
+        with torch.device("meta"):  # the shapes without their memory
+            own = {key: one.shape for key, one in _make(architecture).state_dict().items()}
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    check_shapes(own, weights, source)
     return _make(architecture)
 
 

@@ -45,8 +45,9 @@ def read_jepa(checkpoint: dict[str, Any], spec: Spec) -> Parts:
     encoder, grid, notes = _encoder(weights, kind, spec)
     online = None
     if handed != "encoder" and "encoder" in checkpoint:
-        online = _encoder(plain(checkpoint["encoder"], f"{spec.place}: encoder"), kind, spec)[0].weights
-        online = Part(encoder.architecture, online)
+        other = plain(checkpoint["encoder"], f"{spec.place}: encoder")
+        _alike(weights, other, handed, spec)
+        online = Part(encoder.architecture, _encoder(other, kind, spec)[0].weights)
     parts = Parts(f"{ORIGINS[kind]} (Meta)", encoder, online, notes=(*notes, f"{handed} of the file"))
     if predictor is None:
         return parts._replace(notes=(*parts.notes, "the file has no predictor"))
@@ -69,6 +70,13 @@ def plain(weights: Any, source: str) -> Weights:
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): one for name, one in weights.items()}
     return dict(weights)
+
+
+def _alike(target: Weights, encoder: Weights, handed: str, spec: Spec) -> None:
+    """Both encoders of a file have the same weights, or some were lost or are another model's."""
+    for some, others, has, lacks in ((target, encoder, handed, "encoder"), (encoder, target, "encoder", handed)):
+        if lost := sorted(some.keys() - others.keys()):
+            raise UserError(f"{spec.place}: expected one architecture twice, found {lost[0]} in {has}, not in {lacks}")
 
 
 def _kind(weights: Weights, predictor: Weights | None, spec: Spec) -> str:

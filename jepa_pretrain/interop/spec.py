@@ -6,6 +6,7 @@ from jepa_pretrain.contracts import UserError
 
 KINDS = ("random", "timm", "ijepa", "vjepa", "vjepa2")
 OPTIONS = ("image_size", "frames", "heads", "predictor_heads", "mask_token", "extrinsics")
+FROM_ZERO = ("mask_token", "extrinsics")
 
 
 class Spec(NamedTuple):
@@ -35,8 +36,10 @@ def parse(text: str, image_size: int | None = None) -> Spec:
     options = {} if image_size is None else {"image_size": image_size}
     for part in filter(None, tail.split("&")):
         key, _, value = part.partition("=")
-        if key not in OPTIONS or not value.isdecimal():
+        if key not in OPTIONS or not value.isdecimal() or len(value) > 6:
             raise UserError(f"{text}: {part!r} should read key=number; the keys are {', '.join(OPTIONS)}")
+        if int(value) == 0 and key not in FROM_ZERO:
+            raise UserError(f"{text}: {key} should be 1 or more, found 0")
         options[key] = int(value)
     known = bool(colon) and kind in KINDS
     return Spec(text, kind if known else None, rest if known else place, options)

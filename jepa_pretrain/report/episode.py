@@ -15,6 +15,7 @@ from torch import Tensor
 from jepa_pretrain.agent.show import Episode, Thought
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.report.curves import COLOURS, GREY, STYLE
+from jepa_pretrain.report.modes import modes
 from jepa_pretrain.report.sections import section
 from jepa_pretrain.report.style import STYLE as SHEET
 from jepa_pretrain.report.tiles import enlarge, png
@@ -120,6 +121,7 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
         f"<header><h1>{html.escape(title)}</h1></header>{warning}",
         section("Episode", ABOUT["Episode"], film),
         section("Imagined and real", ABOUT["Imagined and real"], "".join(_futures(episode, one) for one in some)),
+        modes(episode),
         section("Energies", ABOUT["Energies"], f"<figure><img alt='terms by step' src='{energies(episode)}'></figure>"),
         section(
             "Candidate plans", ABOUT["Candidate plans"], f"<figure><img alt='plans' src='{candidates(some)}'></figure>"

@@ -14,6 +14,7 @@ from PIL import Image
 from jepa_pretrain import cli, load_agent
 from jepa_pretrain.acting.calibrate import Foreseeing, calibrate
 from jepa_pretrain.acting.collect import collect
+from jepa_pretrain.acting.configure import configure
 from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.distill import distill, pairs
 from jepa_pretrain.acting.evaluate import evaluate
@@ -22,11 +23,12 @@ from jepa_pretrain.acting.load import load_mind, weighted
 from jepa_pretrain.acting.measure import measure
 from jepa_pretrain.acting.plan import plan
 from jepa_pretrain.acting.show import show
+from jepa_pretrain.acting.staged import Passed
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent import distil as distilling
 from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.drawn import drawn_trials
-from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.environments import Environments, Seen
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Acting, Outcome, run
 from jepa_pretrain.agent.world_model import Ensemble
@@ -116,10 +118,11 @@ def test_a_disc_is_kept_out_of(agent, recordings, tmp_path, capsys):
 
 
 def test_what_a_critic_foresees_stands_beside_what_happened(agent, tmp_path, capsys):
-    calibrate(agent, TOY, episodes=20, budget=20, bins=3, parallel=20, out=str(tmp_path / "c.json"))
+    calibrate(agent, TOY, episodes=80, budget=20, bins=3, parallel=80, out=str(tmp_path / "c.json"))
     assert "predicted" in capsys.readouterr().out
     found = json.loads((tmp_path / "c.json").read_text())
-    assert len(found["predicted"]) == 3 and found["realised"][0] < found["realised"][2] and found["correlation"] > 0.3
+    assert len(found["predicted"]) == 3 and found["realised"][0] < found["realised"][2], found
+    assert found["correlation"] > 0.2, found
 
     class Still:
         def begin(self, environments):
@@ -183,6 +186,46 @@ def test_an_episode_is_shown(agent, recordings, tmp_path, capsys):
     show(agent, TOY, str(tmp_path / "again"), data=recordings, budget=2)
     Image.new("RGB", (32, 32)).save(tmp_path / "goal.png")
     show(agent, TOY, str(tmp_path / "own"), goal=str(tmp_path / "goal.png"), budget=2)
+
+
+@pytest.fixture(scope="module")
+def configured(agent, recordings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("configured")
+    distill(agent, recordings, str(folder / "policy"), states=60, rounds=1, steps=60)
+    configure(str(folder / "policy"), recordings, str(folder / "agent"), TOY, states=30, trials=16, rounds=1)
+    return str(folder / "agent")
+
+
+def test_a_configured_agent_thinks_less_and_arrives(configured, agent, tmp_path, capsys):
+    alone, mixed = (reached(configured, tmp_path / f"{mode}.json", mode=mode) for mode in ("never", "configured"))
+    told = json.loads((tmp_path / "configured.json").read_text())
+    assert mixed >= alone and 0 < told["modes"]["thinking"] < 1 and "thought about" in capsys.readouterr().out
+    assert reached(configured, tmp_path / "much.json", mode="much") > 50
+    show(configured, TOY, str(tmp_path / "page"), budget=12)
+    page = (tmp_path / "page" / "episode.html").read_text()
+    assert "<h2>Modes" in page and "surprise and mode by step" in page and "(surprise 0.00" in page
+    with pytest.raises(UserError, match="has no policy"):
+        configure(agent, "nowhere", str(tmp_path / "p"))
+
+
+def test_stages_are_passed_in_order_and_judged_by_the_true_place(configured, tmp_path, capsys):
+    tasks = tmp_path / "tasks.json"
+    tasks.write_text(json.dumps({"corners": {"goals": [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8]], "near": 0.15}}))
+    assert reached(configured, tmp_path / "s.json", task=str(tasks), mode="little") <= 100
+    plan(configured, TOY, episodes=1, budget=40, task=f"{tasks}:corners")
+    assert "of 1 goals reached" in capsys.readouterr().out
+    passed = Passed(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), 0.1, 3, 2)
+    for begins, places in ((True, [[1.0, 0], [0, 0]]), (False, [[0, 0], [1.0, 0]]), (True, [[0, 0], [0, 0]])):
+        passed(Seen(torch.tensor(places), *[torch.zeros(2)] * 5), begins)
+    assert passed.won(3) == [False, True, False], "the first went to the last stage first"
+
+
+def test_learning_from_surprise_is_an_option(configured, recordings, tmp_path, capsys):
+    with pytest.raises(UserError, match="does not know other motors"):
+        evaluate(configured, TOY, episodes=2, parallel=2, motor=[-1.0, -1.0])
+    reached(configured, tmp_path / "usual.json", mode="little", adapt=recordings)
+    told = json.loads((tmp_path / "usual.json").read_text())["surprise"]
+    assert told["blocks"] > 20 and told["updates"] == 0 and "surprised 0 times" in capsys.readouterr().out
 
 
 def test_mistakes_are_explained(agent, recordings, tmp_path):

@@ -39,9 +39,8 @@ def test_policy_does_what_the_planner_does():
     states = torch.randn(256, 1, 4, generator=seeded()) * torch.tensor([1.0, 1, 0.5, 0.5])
     start = torch.randn(64, 1, 4, generator=seeded(1)) * torch.tensor([1.0, 1, 0.5, 0.5])
     before = cost_of(lambda state: policy.act(state, TASK), start)
-    losses = distil(
-        policy, planning, TASK, states, torch.zeros_like(states), seeded(), rounds=2, steps=100, rate=3e-3, ask=64
-    )
+    known = (states, torch.zeros_like(states))
+    losses = distil(policy, planning, TASK, *known, seeded(), rounds=2, steps=100, rate=3e-3, ask=64)
     best = cost_of(lambda state: WORLD.riccati(state[:, 0], LENGTH, 1.0, 0.1)[0][:, 0], start)
     after = cost_of(lambda state: policy.act(state, TASK), start)
     assert best < after < best * 1.05 < before, (best, after, before)

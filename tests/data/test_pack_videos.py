@@ -112,6 +112,14 @@ def test_broken_videos_are_listed_and_counted(folder: Path, tmp_path: Path, caps
     assert "left out: run/f.mp4: there is no video in it" in capsys.readouterr().out
 
 
+def test_a_folder_of_nothing_but_broken_videos_is_an_error(tmp_path: Path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "f.mp4").write_bytes(sound())
+    (tmp_path / "source" / "g.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 2 samples could be packed"):
+        pack(str(tmp_path / "source"), str(tmp_path / "out"))
+
+
 def test_verify_names_a_damaged_video(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     (folder / "run" / "b.webm").unlink()
     pack(str(folder), str(tmp_path / "out"))

@@ -1,5 +1,7 @@
 """V-JEPA 2-AC's and V-JEPA 2.1's released files, by state dicts of the published names and shapes."""
 
+from pathlib import Path
+
 import pytest
 import theirs
 import theirs_newer
@@ -20,6 +22,7 @@ from jepa_pretrain.ops import gather_tokens
 from jepa_pretrain.optim import AdamW
 from jepa_pretrain.schedules import Constant
 
+ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (torch.tensor(one).view(3, 1, 1, 1) for one in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 SEEN, HIDDEN = torch.tensor([[0, 5, 3], [1, 2, 8]]), torch.tensor([[4, 16], [7, 0]])
 
@@ -68,7 +71,7 @@ def test_its_rollout_is_theirs_step_by_step(robot):
     spec, encoder, head = robot
     plan, pose = torch.randn(2, 3, 7) * 0.3, torch.randn(2, 1, 7) * 0.3
     states = seen_by_theirs(encoder, torch.rand(2, 3, 1, 12, 12))
-    found, poses = load_action_world(spec).rollout(states, pose, plan)
+    found, poses = torch.hub.load(str(ROOT), "action_world", spec, source="local").rollout(states, pose, plan)
     for i in range(3):
         following = theirs_newer.action_predictor(head, states, plan[:, : i + 1], pose, 2, 3)[:, -1:]
         states = torch.cat([states, torch.nn.functional.layer_norm(following, (32,))], 1)
@@ -164,9 +167,10 @@ def test_vjepa21s_pretraining_goes_on(tmp_path, monkeypatch):
     assert torch.equal(method.target.module.norms_block[1].weight, encoder["norms_block.1.weight"])
     clip = torch.rand(2, 3, 4, 48, 48)
     output = method.step(Batch([clip], [Masks(SEEN, HIDDEN[:, None])], torch.zeros(2), ["a", "b"]))
-    levels = [theirs_newer.multilevel(one, (clip - MEAN) / STD, 2, (3, 6, 9, 12)) for one in (other, encoder)]
-    context = gather_tokens(torch.cat(levels[0], -1), SEEN)
-    target = torch.cat([torch.nn.functional.layer_norm(one, (24,)) for one in levels[1]], -1)
+    normed, levels = (clip - MEAN) / STD, (3, 6, 9, 12)
+    context = torch.cat(theirs_newer.multilevel(other, normed, 2, levels, SEEN), -1)
+    target = theirs_newer.multilevel(encoder, normed, 2, levels)
+    target = torch.cat([torch.nn.functional.layer_norm(one, (24,)) for one in target], -1)
     expected = theirs_newer.multilevel_predictor(head, context, SEEN, HIDDEN, 2, 3, 16)[0]
     close(output.terms["prediction"], (expected - gather_tokens(target, HIDDEN)).abs().mean())
 
