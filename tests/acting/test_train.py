@@ -106,5 +106,7 @@ def test_mistakes_are_explained(recordings, tmp_path):
     with pytest.raises(UserError, match="a batch needs 4096"):
         train(str(recordings / "val"), str(tmp_path / "w"), "pixels", steps=1, batch_size=4096)
     collect(toy_environment.NAME, str(tmp_path / "odd"), frames=60, size=24)
+    with pytest.raises(UserError, match=r"an expectile lies in .5..1"):
+        critic("nowhere", "nothing", "nowhere", expectile=0.2)
     with pytest.raises(UserError, match="not 24"):
         train(str(tmp_path / "odd"), str(tmp_path / "w"), steps=1)
