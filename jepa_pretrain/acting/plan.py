@@ -5,10 +5,17 @@ from rich.table import Table
 
 from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
 from jepa_pretrain.acting.load import load_mind
+from jepa_pretrain.acting.search import OWN, Search, searching
 
 
 def plan(
-    agent: str, env: str, episodes: int = 5, budget: int = 100, variation: list[str] | None = None, seed: int = 0
+    agent: str,
+    env: str,
+    episodes: int = 5,
+    budget: int = 100,
+    search: Search = OWN,
+    variation: list[str] | None = None,
+    seed: int = 0,
 ) -> None:
     """Let an agent try a few episodes; `agent eval` measures it over many.
 
@@ -17,10 +24,11 @@ def plan(
         env: Gymnasium id of an environment that can be put at its goal; goals are shown to the agent as pictures.
         episodes: How many.
         budget: Steps that each may take.
+        search: How plans are searched for, in place of the agent's own way.
         variation: What varies beside positions in swm/TwoRoom-v1, such as door.position.
         seed: Names starts, goals, and what the planner draws.
     """
-    mind = load_mind(agent, seed)
+    mind = searching(load_mind(agent, seed), search)
     environments = place(mind, env)
     table = Table("episode", "outcome", "steps", "ms per action", "ms per decision", box=None)
     won = 0
