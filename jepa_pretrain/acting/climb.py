@@ -26,6 +26,7 @@ from jepa_pretrain.optim import AdamW
 from jepa_pretrain.schedules import Constant, Ramp, WarmupCosine
 
 CLIP = 8  # steps of the world model in a stretch, if a step of the highest level is not longer
+HIDDEN = 128  # width of what encodes and predicts; plans ask it some thousand times
 ROLLOUT = 4  # own steps that predictions are rolled out for, where a stretch has as many
 
 
@@ -35,14 +36,14 @@ class Shape:
 
     Args:
         strides: Of the upper levels, lowest first: steps of the level below in one of their own.
-        width: Of their states.
+        width: Of their states; 0 for those of the world model as they are, so that all share one latent space (HWM).
         macro: Width of their actions.
         values: Of the discrete latent variable of the lowest level; 0 for none.
     """
 
     strides: tuple[int, ...] = (4, 2)
     width: int = 32
-    macro: int = 4
+    macro: int = 8
     values: int = 0
 
 
@@ -57,9 +58,9 @@ class Run:
         seed: Of the order.
     """
 
-    steps: int = 1500
-    batch_size: int = 256
-    lr: float = 1e-3
+    steps: int = 800
+    batch_size: int = 512
+    lr: float = 3e-3
     seed: int = 0
 
 
@@ -91,15 +92,16 @@ def climb(world: World, episodes: list[Episode], shape: Shape, run: Run, console
 def _uppers(world: World, shape: Shape) -> list[Level]:
     levels, below, actions = [], world.width, world.dynamics.actions
     for stride in shape.strides:
+        width = shape.width or below
         levels.append(
             Level(
-                ResidualMLP(shape.width, shape.macro),
-                StateEncoder(below, shape.width, hidden=256, batch_norm=True),
+                ResidualMLP(width, shape.macro, hidden=HIDDEN),
+                StateEncoder(below, width, hidden=HIDDEN, batch_norm=True) if shape.width else None,
                 stride,
                 MacroActions(actions, stride, shape.macro),
             )
         )
-        below, actions = shape.width, shape.macro
+        below, actions = width, shape.macro
     return levels
 
 
@@ -114,9 +116,9 @@ def _train(world: World, levels: list[Level], episodes: list[Episode], run: Run,
     longest = math.prod(level.stride for level in levels)
     length = longest * max(CLIP // longest, 1)
     hierarchy = Hierarchy(Known(world.width), levels, length + 1)
-    objective = Slow(VarianceCovarianceLoss(16.0, 8.0), 12.0)
+    objective = Slow(VarianceCovarianceLoss(16.0, 8.0), 4.0)
     optimizer = AdamW(WarmupCosine(start=run.lr / 10, peak=run.lr, end=run.lr / 100, warmup=0.05), Constant(1e-5))
-    weights = Weights(objective=1.0, macro=0.1, latent=Ramp(1.0, full=0.5))
+    weights = Weights(objective=0.1, macro=0.1, latent=Ramp(1.0, full=0.5))
     method = HJEPA(hierarchy, objective, optimizer, weights, SIGReg(64), ROLLOUT)
     fit(method, _Steps(world, episodes, length, run), run.steps, console)
     hierarchy.eval()

@@ -43,6 +43,8 @@ def describe(planner: Planner) -> tuple[dict[str, Any], dict[str, Tensor]]:
         first, tensors = describe(planner.first)
         return {"class": name, "args": _fields(planner, {"first"}) | {"first": first}}, tensors
     if isinstance(planner, Hierarchical):
+        if not planner.levels:
+            raise UserError("a planner of levels without upper levels cannot be saved: take its lowest one")
         plain, tensors = [], {}
         for number, level in enumerate(planner.levels):
             if not isinstance(level.model, LevelModel) or level.model.number != number + 2:
