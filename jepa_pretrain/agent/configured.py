@@ -10,6 +10,7 @@ from jepa_pretrain.agent.plain import NUMBERS, module_of, settings, under
 from jepa_pretrain.agent.readout import Readout
 from jepa_pretrain.agent.searches import FLAT, describe
 from jepa_pretrain.agent.surprise import LEVELS, Usual
+from jepa_pretrain.agent.world_model import WorldModel
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.models.described import described
 from jepa_pretrain.untrusted import shown, whole
