@@ -23,6 +23,7 @@ COMMANDS = {
     "agent collect": ("record behaviour in an environment as shards", "jepa_pretrain.acting.collect:collect"),
     "agent train": ("train a world model on recorded behaviour", "jepa_pretrain.acting.train:train"),
     "agent critic": ("add a critic to a world model: steps to a goal", "jepa_pretrain.acting.critic:critic"),
+    "agent levels": ("levels above a world model, and planning on all of them", "jepa_pretrain.acting.levels:levels"),
     "agent distill": ("teach a policy what the planner does", "jepa_pretrain.acting.distill:distill"),
     "agent configure": ("teach when to react and when to think", "jepa_pretrain.acting.configure:configure"),
     "agent guard": ("give an agent a region to keep out of", "jepa_pretrain.acting.guard:guard"),

@@ -10,8 +10,8 @@ from torch.distributed.tensor import DTensor
 from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.contracts import Grid, Masker, Masks
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.shards import Shards
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.views import Augment, RandomCrop
 from jepa_pretrain.masking import MultiBlock, Tubes
 from jepa_pretrain.methods.ijepa import IJEPA

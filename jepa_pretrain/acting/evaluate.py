@@ -1,15 +1,19 @@
 """`jepa-pretrain agent eval`: how often an agent reaches its goals, with intervals, floor and ceiling."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_pretrain.acting.adapt import adjusting
 from jepa_pretrain.acting.episode import check_actions
 from jepa_pretrain.acting.load import load_mind, load_size, weighted
+from jepa_pretrain.acting.search import OWN, Search, searching
 from jepa_pretrain.acting.staged import Passed, staged_trials, undertaking
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.adjusting import Adjusting
@@ -17,14 +21,9 @@ from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.configurator import LITTLE, MODES
 from jepa_pretrain.agent.drawn import drawn_trials
-from jepa_pretrain.agent.environments import Environments
+from jepa_pretrain.agent.environments import Environments, Seen
 from jepa_pretrain.agent.mixture import Mixture
-from jepa_pretrain.agent.planners.beam import Beam
-from jepa_pretrain.agent.planners.cem import CEM, ICEM
-from jepa_pretrain.agent.planners.gradient import Gradient
-from jepa_pretrain.agent.planners.mcts import MCTS
-from jepa_pretrain.agent.planners.mppi import MPPI
-from jepa_pretrain.agent.planners.planner import Planner
+from jepa_pretrain.agent.searches import describe
 from jepa_pretrain.agent.thrift import Always
 from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
 from jepa_pretrain.contracts import UserError
@@ -40,11 +39,7 @@ def evaluate(
     env: str,
     goals: Literal["offset", "far", "drawn"] | None = None,
     episodes: int = 200,
-    planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts"] | None = None,
-    horizon: int | None = None,
-    samples: int = 64,
-    iterations: int = 20,
-    starts: int = 1,
+    search: Search = OWN,
     budget: int | None = None,
     mode: Literal["configured", "never", "little", "much"] = "configured",
     task: str | None = None,
@@ -53,6 +48,7 @@ def evaluate(
     variation: list[str] | None = None,
     parallel: int = 50,
     weights: dict[str, float] | None = None,
+    flops: bool = False,
     seed: int = 0,
     out: str | None = None,
 ) -> None:
@@ -65,11 +61,7 @@ def evaluate(
         goals: drawn - by the environment; in TwoRoom, offset - 25 steps ahead in an expert's episode
             (stable-worldmodel's protocol), the default there - or far, in the other room.
         episodes: Trials; starts that are solved already are not among them.
-        planner: Searches for plans, with the settings below; the agent's own by default, gradient for a world model.
-        horizon: Steps of the model to look ahead; the agent's own by default, 8 for a world model.
-        samples: Plans per iteration of the sampling planners; width of a beam; simulations of MCTS.
-        iterations: Of any planner.
-        starts: Plans that the gradient planner improves side by side.
+        search: How plans are searched for, in place of the agent's own way.
         budget: Steps that a trial may take; 100 by default, offset goals 50.
         mode: Whether to think: as the configurator says, or always alike, to compare with it.
         task: FILE.json:NAME, a task whose stages are pursued in place of the trials' goals; they are judged by the true
@@ -79,6 +71,7 @@ def evaluate(
         variation: What varies beside positions, such as door.position.
         parallel: Trials at a time.
         weights: Of terms of the cost and of critics, in place of the agent's own, such as '{"uncertainty": 10}'.
+        flops: Count what deciding takes, perception included: products and convolutions, forwards and backwards.
         seed: Names the trials and what the planner draws.
         out: File, or folder, for the outcome as JSON.
     """
@@ -87,11 +80,7 @@ def evaluate(
     if goals != "drawn" and env != tworoom.NAME:
         raise UserError(f"{goals} goals are known in {tworoom.NAME} only; take --goals drawn in {env}")
     budget = BUDGET[goals] if budget is None else budget
-    mind = None if agent in FLOORS else load_mind(agent, seed)
-    if mind and planner:
-        mind.planner = _planner(planner, samples, iterations, starts)
-    if mind and horizon:
-        mind.task = replace(mind.task, horizon=horizon)
+    mind = None if agent in FLOORS else searching(load_mind(agent, seed), search)
     if mind and weights:
         mind.task = weighted(mind, weights)
     if mind and mode != "configured":
@@ -102,16 +91,21 @@ def evaluate(
         check_actions(mind, environments)
     if mind and adapt:
         actor.decides = adjusting(mind, actor.decides, adapt, seed)
+    counting = None
     if mind and task:
         trials, outcome = _staged(mind, actor, task, environments, episodes, seed, budget)
     else:
         trials = _trials(environments, goals, episodes, seed, variation)
         trials = trials if motor is None else [moved(one, env, motor) for one in trials]
-        outcome = run(environments, actor, trials, budget)
+        counting = Counting(actor) if flops else None
+        outcome = run(environments, counting or actor, trials, budget)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
               "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome) | spent(actor)  # fmt: skip
+    if counting:
+        result |= {"gflop_per_plan": counting.flops / max(outcome.decisions, 1) / 1e9,
+                   "gflop_per_episode": counting.flops / len(trials) / 1e9}  # fmt: skip
     show(result, console)
     write(result, out, console)
 
@@ -178,19 +172,29 @@ def _floor(name: str, environments: Environments, seed: int) -> Actor:
 def _told(mind: Agent) -> dict[str, Any]:
     """What an outcome says of the agent."""
     task = mind.task
-    return {"planner": type(mind.planner).__name__, "settings": vars(mind.planner), "reactive": mind.reactive,
-            "horizon": task.horizon, "u": dict(task.u), "v": dict(task.v)}  # fmt: skip
+    plain = describe(mind.planner)[0]
+    return {"planner": plain["class"], "settings": plain["args"], "reactive": mind.reactive, "horizon": task.horizon,
+            "u": dict(task.u), "v": dict(task.v), "risk": task.risk}  # fmt: skip
 
 
-def _planner(name: str, samples: int, iterations: int, starts: int) -> Planner:
-    if name == "gradient":
-        return Gradient(starts=starts, iterations=iterations)
-    if name == "beam":
-        return Beam(width=samples)
-    if name == "mcts":
-        return MCTS(simulations=samples)
-    kind = {"cem": CEM, "icem": ICEM, "mppi": MPPI}[name]
-    return kind(samples=samples, iterations=iterations, elites=max(samples // 8, 2))
+class Counting:
+    """An actor, and what its deciding took.
+
+    Args:
+        actor: Who acts.
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor, self.flops = actor, 0
+
+    def begin(self, goal: Tensor) -> None:
+        self.actor.begin(goal)
+
+    def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
+        with FlopCounterMode(display=False) as counter:
+            action = self.actor.act(seen, look)
+        self.flops += counter.get_total_flops()
+        return action
 
 
 def counted(trials: list[Trial], outcome: Outcome) -> dict[str, Any]:
@@ -245,3 +249,6 @@ def show(result: dict[str, Any], console: Console) -> None:
         again = f"dynamics recognised {told['recognised']} times, given up {told['given_up']} times"
         console.print(words + again)
     console.print(f"{steps}; {result['ms_per_action']:.3f} ms per action, {result['ms_per_plan']:.2f} ms per decision")
+    if "gflop_per_plan" in result:
+        told = f"{result['gflop_per_plan']:.3f} GFLOP per decision, {result['gflop_per_episode']:.2f} per episode"
+        console.print(told)

@@ -10,6 +10,7 @@ from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.cost import INTRINSIC, Cost
 from jepa_pretrain.agent.folder import load_agent
 from jepa_pretrain.agent.learned import Learned
+from jepa_pretrain.agent.levels import LevelModel
 from jepa_pretrain.agent.planners.beam import Beam
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.planner import Planner
@@ -40,7 +41,7 @@ def load_world(folder: str) -> Learned:
 def load_size(model: WorldModel) -> int:
     """Height and width of the pictures that a trained world model, or the first of an ensemble, takes."""
     first = model.models[0] if isinstance(model, Ensemble) else model
-    if not isinstance(first, Learned):
+    if not isinstance(first, Learned | LevelModel):
         raise UserError("this agent has no trained world model: it cannot be shown pictures")
     return first.image_size
 

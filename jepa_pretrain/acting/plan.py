@@ -5,6 +5,7 @@ from rich.table import Table
 
 from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
 from jepa_pretrain.acting.load import load_mind
+from jepa_pretrain.acting.search import OWN, Search, searching
 from jepa_pretrain.acting.staged import staged_trials, undertaking
 
 
@@ -14,6 +15,7 @@ def plan(
     episodes: int = 5,
     budget: int = 100,
     task: str | None = None,
+    search: Search = OWN,
     variation: list[str] | None = None,
     seed: int = 0,
 ) -> None:
@@ -25,10 +27,11 @@ def plan(
         episodes: How many.
         budget: Steps that each may take.
         task: FILE.json:NAME, a task of several stages in place of drawn goals.
+        search: How plans are searched for, in place of the agent's own way.
         variation: What varies beside positions in swm/TwoRoom-v1, such as door.position.
         seed: Names starts, goals, and what the planner draws.
     """
-    mind = load_mind(agent, seed)
+    mind = searching(load_mind(agent, seed), search)
     environments = place(mind, env)
     table = Table("episode", "outcome", "steps", "ms per action", "ms per decision", box=None)
     won = 0

@@ -9,6 +9,7 @@ from torch import Tensor
 from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
 from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.acting.pictures import read_goal, sized
+from jepa_pretrain.acting.search import OWN, Search, searching
 from jepa_pretrain.agent.behaviours import SCRIPTED, behaviour
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.rollouts import play
@@ -28,6 +29,7 @@ def show(
     data: str | None = None,
     goal: str | None = None,
     budget: int = 100,
+    search: Search = OWN,
     variation: list[str] | None = None,
     seed: int = 0,
 ) -> None:
@@ -41,20 +43,23 @@ def show(
             the same doors and colours.
         goal: Picture file of the goal, in place of what the environment looks like at its own goal.
         budget: Steps that it may take.
+        search: How plans are searched for, in place of the agent's own way.
         variation: What varies beside positions in swm/TwoRoom-v1, such as door.position.
         seed: Names start, goal, and what the planner draws.
     """
-    mind, console = load_mind(agent, seed), Console(highlight=False, soft_wrap=True)
+    mind, console = searching(load_mind(agent, seed), search), Console(highlight=False, soft_wrap=True)
     size = load_size(mind.model)
     given = None if goal is None else read_goal(goal, size)
     environments = place(mind, env)
     (trial,) = trials_of(environments, 1, seed, variation)
     wanted = goal_of(environments, trial) if given is None else given
-    if data is None:
-        bank = _played(environments, trial, seed)
-    else:
-        bank = sized(torch.cat([one.frames for one in read_episodes(data, BANK, console)]), size, data)
-    recorder = Recorder(mind, wanted[0], torch.cat([bank[:BANK], wanted]))
+    known = _played(environments, trial, seed) if data is None else read_episodes(data, BANK, console)
+    bank = sized(torch.cat([one.frames for one in known]), size, data or env)[:BANK]
+    places = _places(known, env)
+    if given is None:
+        bank = torch.cat([bank, wanted])
+        places = None if places is None else torch.cat([places, torch.tensor(trial.goal["state"])[None].float()])
+    recorder = Recorder(mind, wanted[0], bank, places=places)
     ended = pursue(mind, environments, trial, budget, wanted, recorder)
     environments.close()
     word = "Reached" if ended.won else "Not reached"
@@ -62,14 +67,18 @@ def show(
     console.print(f"{word.lower()} in {ended.steps} steps; {page} and {page.with_suffix('.gif')}")
 
 
-def _played(environments: Environments, trial: Trial, seed: int) -> Tensor:
-    """Frames of the very world that the agent is in, as the explorer or else sticky behaviour finds it."""
+def _places(episodes: list[Episode], env: str) -> Tensor | None:
+    """Where the agent was in every frame, `(M, 2)`, in worlds that lie on the unit square: those of this package."""
+    return torch.cat([one.state[:, :2] for one in episodes])[:BANK] if env.startswith("jepa_pretrain/") else None
+
+
+def _played(environments: Environments, trial: Trial, seed: int) -> list[Episode]:
+    """Behaviour in the very world that the agent is in, as the explorer or else sticky behaviour finds it."""
     name = "explorer" if "explorer" in SCRIPTED.get(environments.name, {}) else "sticky"
-    actor, frames = behaviour(name, environments.name, environments.actions), []
-    for start in [trial.start, trial.goal] * (WALKS // 2):
-        (episode,) = play(environments, actor, [trial.seed + len(frames)], STRIDE, [dict(start)])
-        if isinstance(episode, Episode):
-            frames.append(episode.frames)
-    if not frames:
+    actor, found = behaviour(name, environments.name, environments.actions), []
+    for number, start in enumerate([trial.start, trial.goal] * (WALKS // 2)):
+        found += play(environments, actor, [trial.seed], STRIDE, [dict(start)], draws=[number])
+    kept = [one for one in found if isinstance(one, Episode)]
+    if not kept:
         raise UserError(f"{environments.name} throws in every episode")
-    return torch.cat(frames)
+    return kept

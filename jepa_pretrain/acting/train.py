@@ -7,6 +7,7 @@ frames and only its features are kept.
 import logging
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 from jepa_pretrain.acting.load import bare
 from jepa_pretrain.acting.members import siblings
 from jepa_pretrain.agent.folder import MEMBERS, save_agent
-from jepa_pretrain.contracts import UserError
+from jepa_pretrain.contracts import Batch, UserError
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.trajectories import read_episodes
 from jepa_pretrain.data.windows import Windows
 from jepa_pretrain.interop.export import write
 from jepa_pretrain.interop.frozen import FrozenEncoder
-from jepa_pretrain.methods.base import git_revision
+from jepa_pretrain.methods.base import Method, git_revision
 from jepa_pretrain.methods.pldm import PLDM
 from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.frames import Pixels, SmallConv
@@ -93,7 +94,7 @@ def train(
     frames = torch.cat([one.frames for one in episodes])
     seen = _features(world, frames, console) if frozen else frames
     batches = Windows(episodes, seen, block, block * rollout, batch_size, seed)
-    _fit(method, batches, steps, console)
+    fit(method, batches, steps, console)
     others = siblings(
         world, lambda: _dynamics(dynamics, width, block * acted["width"]), batches, members - 1, steps, lr, seed
     )
@@ -144,7 +145,15 @@ def _features(world: World, frames: Tensor, console: Console) -> Tensor:
     return torch.cat([world.features(one) for one in pieces])
 
 
-def _fit(method: PLDM, batches: Windows, steps: int, console: Console) -> None:
+def fit(method: Method, batches: Iterable[Batch], steps: int, console: Console) -> None:
+    """Train on batches that lie in memory, without a run's files.
+
+    Args:
+        method: What is trained.
+        batches: Passed through again and again.
+        steps: Of the optimiser.
+        console: A progress bar is shown if it is a terminal.
+    """
     warnings.filterwarnings("ignore", message=r".*does not have many workers|.*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=r"You defined a `validation_step`")
     for chatty in ("pytorch.utilities.rank_zero", "fabric.utilities.seed"):  # tips, and what devices there are

@@ -24,7 +24,7 @@ class Recorded:
     actions: Tensor
 
     @classmethod
-    def of(cls, actions: Tensor, most: int = 1024) -> Self:
+    def of(cls, actions: Tensor, most: int = 256) -> Self:
         """From recorded actions.
 
         Args:
@@ -55,6 +55,6 @@ class Recorded:
 
     def distance(self, plan: Tensor) -> Tensor:
         """To the nearest recorded action, squared, in deviations, mean over the numbers: `(B, L, A)` -> `(B, L)`."""
-        known, std = self.actions.to(plan), self.std.to(plan)
-        off = ((plan[:, :, None] - known) / std).square().mean(-1)  # (B, L, R)
-        return off.amin(2)
+        std = self.std.to(plan)
+        off = torch.cdist(plan / std, self.actions.to(plan) / std, compute_mode="donot_use_mm_for_euclid_dist")
+        return off.amin(2).square() / plan.shape[-1]

@@ -15,6 +15,7 @@ def play(
     steps: int,
     options: list[Options] | None = None,
     look: bool = True,
+    draws: list[int] | None = None,
 ) -> list[Episode | str]:
     """Plays one episode in every environment and records it.
 
@@ -25,11 +26,12 @@ def play(
         steps: At most so many.
         options: Reset options of each.
         look: Draw pictures; without, the episodes hold none, and cost a tenth.
+        draws: Other seeds for what is drawn for the actions, so that an environment is walked through several times.
 
     Returns:
         Of every environment its episode, or, where it threw, what it said: such an episode is dropped.
     """
-    rngs = [np.random.default_rng([seed, 1]) for seed in seeds]
+    rngs = [np.random.default_rng([seed, 1]) for seed in draws or seeds]
     seen = environments.reset(seeds, options)
     behaviour.begin()
     moments, pictures = [seen], [_pictures(environments, look)]

@@ -64,6 +64,12 @@ def draw(model: WorldModel, task: Task, state: Tensor, generator: torch.Generato
     return chance.clamp(torch.finfo(state.dtype).tiny, 1 - torch.finfo(state.dtype).eps)  # 0 and 1 are at infinity
 
 
+def spread(chances: int, length: int, samples: int = 16) -> Tensor:
+    """Chance spread evenly, for pages: `(1, S, L, chances)`, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, samples, length, chances, generator=generator).clamp(1e-6, 1 - 1e-6)
+
+
 def futures(model: WorldModel, state: Tensor, plan: Tensor, chance: Tensor | None) -> Futures:
     """Roll plans out in every way.
 

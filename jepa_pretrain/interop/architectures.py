@@ -43,7 +43,7 @@ NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules 
     "Hierarchy": {"encoder": tuple(FRAMES), "levels": ("Level",)},
     "World": {"encoder": tuple(FRAMES), "dynamics": ("ResidualMLP", "TemporalPredictor")},
     "Level": {
-        "predictor": ("TemporalPredictor",),
+        "predictor": ("TemporalPredictor", "ResidualMLP"),
         "encoder": ("StateEncoder",),
         "macro": ("MacroActions",),
         "latent": ("Discrete", "Gaussian", "Sparse"),

@@ -19,6 +19,7 @@ from jepa_pretrain.interop.reading import is_ours, is_training_checkpoint, read_
 from jepa_pretrain.interop.spec import parse
 from jepa_pretrain.interop.tails import Backbone, Classifier
 from jepa_pretrain.interop.transform import Transform, opened
+from jepa_pretrain.models.rotary_vit import MixedViT
 
 
 class FrozenEncoder(nn.Module):
@@ -145,6 +146,15 @@ class FrozenEncoder(nn.Module):
         maps = joined.mT.unflatten(2, (-1, self.grid.h, self.grid.w))  # (B, D, t, h, w)
         return maps if images.dim() == 5 else maps.squeeze(2)
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it takes pictures as they are; an encoder of clips alone has to be shown a picture for as long."""
+        return self.frames == 1 or isinstance(self.encoder, MixedViT)
+
+    def held(self, images: Tensor) -> Tensor:
+        """Pictures `(B, C, H, W)`, as clips in which nothing moves where it takes clips alone."""
+        return images if self.takes_pictures else images.unsqueeze(2).expand(-1, -1, self.frames, -1, -1)
+
     def embed(self, files: Sequence[str | Path], layers: int = 1, batch_size: int = 64) -> Tensor:
         """Features of picture files, `(files, D)` float32 on the CPU; of whole folders: `jepa-pretrain embed`.
 
@@ -161,7 +171,7 @@ class FrozenEncoder(nn.Module):
         rows, device = [], self.encoder.normalise.mean.device
         for start in range(0, len(files), batch_size):
             images = torch.stack([self.transform(opened(file)) for file in files[start : start + batch_size]])
-            rows.append(self.features(images.to(device), layers).float().cpu())
+            rows.append(self.features(self.held(images.to(device)), layers).float().cpu())
         return torch.cat(rows)
 
     def classifier(self, classes: int) -> Classifier:

@@ -20,12 +20,17 @@ class ResidualMLP(nn.Module):
     def __init__(self, state_width: int, actions: int = 0, latent: int = 0, hidden: int = 256, depth: int = 2) -> None:
         super().__init__()
         self.config = dict(state_width=state_width, actions=actions, latent=latent, hidden=hidden, depth=depth)
-        self.state_width, self.actions, self.latent = state_width, actions, latent
+        self.state_width, self.actions, self.latent, self.grid = state_width, actions, latent, (1, 1)
         layers, width = [], state_width + actions + latent
         for _ in range(depth):
             layers += [nn.Linear(width, hidden), nn.ReLU()]
             width = hidden
         self.net = nn.Sequential(*layers, nn.Linear(width, state_width))
+
+    def forward(self, states: Tensor, actions: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+        """Teacher-forced, as `TemporalPredictor`: `(B, L, N, D)`, `(B, L, A)`, `(B, L, Z)` -> `(B, L, N, D)`."""
+        rows = (None if one is None else one.flatten(0, 1) for one in (actions, z))
+        return self.step(states.flatten(0, 1), *rows).unflatten(0, states.shape[:2])
 
     def step(self, state: Tensor, action: Tensor | None = None, z: Tensor | None = None) -> Tensor:
         """`(B, N, D)`, `(B, A)`, `(B, Z)` -> `(B, N, D)`; every token sees the same action."""

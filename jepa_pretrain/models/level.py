@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
 from jepa_pretrain.models.described import described
+from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.latent import Latent
 from jepa_pretrain.models.reading import window
 from jepa_pretrain.models.temporal import TemporalPredictor
@@ -15,7 +16,7 @@ class Level(nn.Module):
     """A JEPA on the representations of the level below; it moves `stride` of its moments at once.
 
     Args:
-        predictor: predicts this level's next state.
+        predictor: predicts this level's next state; `ResidualMLP` from the present one alone.
         encoder: makes this level's states; None takes every stride-th state below as it is, so that both levels share
             one latent space (HWM, arXiv 2604.03208).
         stride: moments below from one moment to the next.
@@ -28,7 +29,7 @@ class Level(nn.Module):
 
     def __init__(
         self,
-        predictor: TemporalPredictor,
+        predictor: TemporalPredictor | ResidualMLP,
         encoder: StateEncoder | None = None,
         stride: int = 1,
         macro: MacroActions | None = None,

@@ -15,6 +15,8 @@ from torch import Tensor
 from jepa_pretrain.agent.show import Episode, Thought
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.report.curves import COLOURS, GREY, STYLE
+from jepa_pretrain.report.levels import SHEET as MAPS
+from jepa_pretrain.report.levels import decided
 from jepa_pretrain.report.modes import modes
 from jepa_pretrain.report.sections import section
 from jepa_pretrain.report.style import STYLE as SHEET
@@ -27,6 +29,10 @@ ABOUT = {
     "Episode": "Left what it sees, in the middle what it expected to see at the end of the present block of actions, "
     "right the goal. Imagined states are shown by the recorded frame whose state is nearest.",
     "Imagined and real": "For a few decisions, above what the agent imagined step by step, below what it then saw.",
+    "Levels": "For the same decisions. On the map, above what it saw: the imagined way of the "
+    "lowest level (blue), what every upper level wants to pass through (orange, then green; 1 is the sub-goal of the "
+    "level below), and faint other branches that were considered. Places are those "
+    "of the recorded frames whose states are nearest, which are shown below.",
     "Energies": "Every term of the cost, of the state at each decision, unweighted.",
     "Candidate plans": "The plans it weighed last: the first two numbers of the actions summed up from where it "
     "stands, the second one downwards as in pictures; the best one thick.",
@@ -116,11 +122,14 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
     warning = (
         f"<p class='warn' role='alert'>No plan kept the guardrails at step {', '.join(unsafe)}.</p>" if unsafe else ""
     )
+    drawn = "".join(decided(episode, one) for one in some)
+    levels = [section("Levels", ABOUT["Levels"], drawn)] if drawn else []
     film = f"<figure><img class='film' alt='the episode, moving' src='{address}'></figure>"
     body = [
         f"<header><h1>{html.escape(title)}</h1></header>{warning}",
         section("Episode", ABOUT["Episode"], film),
         section("Imagined and real", ABOUT["Imagined and real"], "".join(_futures(episode, one) for one in some)),
+        *levels,
         modes(episode),
         section("Energies", ABOUT["Energies"], f"<figure><img alt='terms by step' src='{energies(episode)}'></figure>"),
         section(
@@ -130,7 +139,7 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{SHEET}{TILES}</style></head><body>{''.join(body)}</body></html>"
+        f"<title>{html.escape(title)}</title><style>{SHEET}{TILES}{MAPS}</style></head><body>{''.join(body)}</body></html>"
     )
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jepa_pretrain.data.clips import Span
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.truth import IN_TIME, truth
 from jepa_pretrain.data.views import CentreCrop

@@ -205,7 +205,7 @@ def test_folders_of_something_else_are_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="is no agent; give another folder"):
         save_agent(whole(trained()), tmp_path)
-    with pytest.raises(UserError, match="that plan with Hierarchical cannot be saved"):
+    with pytest.raises(UserError, match="without upper levels cannot be saved"):
         save_agent(replace(whole(trained()), planner=Hierarchical(CEM(16, 2, 4))), tmp_path / "new")
     with pytest.raises(UserError, match=r"no agent\.json there"):
         load_agent(tmp_path)

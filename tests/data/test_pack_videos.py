@@ -79,7 +79,8 @@ def test_larger_videos_are_shrunk_and_keep_their_times(folder: Path, tmp_path: P
     found = samples(tmp_path / "out")
     assert whole(found["c"]["mp4"])[0].shape == (24, 32, 3)
     assert brightness(found["d"]["mp4"]) == list(range(12))
-    from jepa_pretrain.data.clips import Span, decode
+    from jepa_pretrain.data.clips import decode
+    from jepa_pretrain.data.spans import Span
 
     for kind, data in (("mkv", (folder / "walk" / "d.mkv").read_bytes()), ("mp4", found["d"]["mp4"])):
         (taken,) = decode(bytearray(data), kind, Span(frames=9, fps=10), [0.0])

@@ -59,6 +59,8 @@ def test_files_of_pictures(tmp_path):
     found = encoder.embed(files, layers=2, batch_size=2)
     expected = encoder.features(torch.stack([encoder.transform(one) for one in pixels]), layers=2)
     torch.testing.assert_close(found, expected)
+    still = torch.stack([encoder.transform(one) for one in pixels]).unsqueeze(2).expand(-1, -1, 4, -1, -1)
+    torch.testing.assert_close(video().embed(files), video().features(still))
     files[3].write_text("no picture")
     with pytest.raises(UserError, match=r"3\.png is no picture that can be read"):
         encoder.embed(files)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jepa_pretrain.agent.cost import Cost
-from jepa_pretrain.agent.planners.planner import Planner
+from jepa_pretrain.agent.planners.planner import SHOWN, Planner
 from jepa_pretrain.agent.planners.problem import Plan, Problem, Thought
 from jepa_pretrain.agent.planners.stage import Aim, Lift, Stage, Towards
 from jepa_pretrain.agent.task import Task
@@ -149,22 +149,28 @@ def think(level: Upper, cost: Cost, state: Tensor, task: Stage, generator: torch
         steps = level.left(now, asked.long())
         actions = state.new_full((batch, level.horizon, width), math.nan)
         states = state.new_full((batch, level.horizon, *state.shape[1:]), math.nan)
+        branches = state.new_full((batch, SHOWN, level.horizon, width), math.nan)
     for horizon in steps.unique().tolist():
         if not horizon:
             continue
         rows = (steps == horizon).nonzero()[:, 0]
         part = replace(task.of(rows), horizon=horizon)
-        plan = level.planner.plan(level.model, cost, state[rows], part, generator).actions
+        found = level.planner.plan(level.model, cost, state[rows], part, generator)
+        plan = found.actions
         with torch.no_grad():
             ahead = imagine(level.model, state[rows], plan).states
             distance = off(cost, ahead, plan, part)  # (B', H)
         arrived = (distance <= distance.amin(1, keepdim=True).clamp_min(level.near)).long().argmax(1) + 1
         done = (distance[:, 0] <= level.near) & ~asked[rows]
         actions[rows, :horizon], states[rows, :horizon] = plan, ahead
+        branches[rows, : found.candidates.shape[1], :horizon] = found.candidates
         steps[rows] = torch.where(done, 0, arrived)
     beyond = torch.arange(level.horizon, device=state.device) >= steps[:, None]  # (B, H)
     return Thought(
-        actions.masked_fill(beyond[:, :, None], math.nan), states.masked_fill(beyond[:, :, None, None], math.nan), steps
+        actions.masked_fill(beyond[:, :, None], math.nan),
+        states.masked_fill(beyond[:, :, None, None], math.nan),
+        steps,
+        branches,
     )
 
 

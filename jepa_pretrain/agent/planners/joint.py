@@ -129,7 +129,7 @@ class Joint(Planner):
         actions = best[0].unflatten(0, (batch, -1))
         return Plan(
             actions[rows, first], cost[rows, first], violation[rows, first], actions[rows[:, None], order[:, :SHOWN]],
-            tuple(Thought(*(part[picked] for part in one)) for one in thoughts),
+            tuple(Thought(*(part[picked] for part in one[:3])) for one in thoughts),
         )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class Thought(NamedTuple):
     actions: Tensor  # (B, H, A) its macro-actions
     states: Tensor  # (B, H, N, D) where they lead; the first is the sub-goal of the level below
     steps: Tensor  # (B,) int64 until the goal is reached, or as far as it looked; 0 where it had nothing to add
+    branches: Tensor | None = None  # (B, K, H, A) plans that it considered, best first; kept for pages
 
 
 class Plan(NamedTuple):

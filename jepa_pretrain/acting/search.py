@@ -1,0 +1,120 @@
+"""How an agent is to search for plans, as the commands take it."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jepa_pretrain.agent.agent import Agent
+from jepa_pretrain.agent.cost import Cost
+from jepa_pretrain.agent.levels import model_of
+from jepa_pretrain.agent.planners.beam import Beam
+from jepa_pretrain.agent.planners.cem import CEM, ICEM
+from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.planners.hierarchical import Hierarchical, Upper
+from jepa_pretrain.agent.planners.joint import Joint
+from jepa_pretrain.agent.planners.mcts import MCTS
+from jepa_pretrain.agent.planners.mppi import MPPI
+from jepa_pretrain.agent.planners.planner import Planner
+from jepa_pretrain.agent.searches import hierarchy_of
+from jepa_pretrain.contracts import UserError
+
+FLAT = 8  # model steps that an agent with levels looks ahead where it is asked to plan on the lowest alone
+
+
+@dataclass(frozen=True)
+class Search:
+    """In place of an agent's own way of searching; all of it is the agent's own by default.
+
+    Args:
+        planner: Searches for plans, with the settings below; gradient for a world model by default. hierarchical and
+            joint need an agent of `agent levels`, which plans so by itself; any other plans on its lowest level alone.
+        horizon: Steps of the model to look ahead; 8 for a world model by default.
+        samples: Plans per iteration of the sampling planners; width of a beam; simulations of MCTS.
+        iterations: Of any planner but those of several levels.
+        starts: Plans that the gradient planner, or joint, improves side by side.
+        levels: Plan on so many levels, the lowest ones.
+        lifted: Measure sub-goals in the latent space of the level that sets them; false looks them up among recorded
+            states of the level below.
+        near: Weight of staying near recorded macro-actions, in steps of the level for each squared deviation.
+        reach: Deviations of the recorded macro-actions within which to search for others.
+        risk: Standard deviations that are added to the mean cost of what may come: 0 neutral, above averse.
+    """
+
+    planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts", "hierarchical", "joint"] | None = None
+    horizon: int | None = None
+    samples: int = 64
+    iterations: int = 20
+    starts: int = 1
+    levels: int | None = None
+    lifted: bool | None = None
+    near: float | None = None
+    reach: float | None = None
+    risk: float | None = None
+
+
+OWN = Search()
+
+
+def searching(mind: Agent, search: Search) -> Agent:
+    """The agent, searching as it is asked to.
+
+    Args:
+        mind: An agent; it is not changed.
+        search: What differs from its own way.
+
+    Raises:
+        UserError: Levels are asked of an agent that has none, or not so many.
+    """
+    own, task = hierarchy_of(mind.planner), mind.task
+    if search.planner in (None, "hierarchical", "joint"):
+        planner = _on_levels(mind.planner, own, search)
+    else:
+        planner = _flat(search.planner, search.samples, search.iterations, search.starts)
+    if own is not None and hierarchy_of(planner) is None:
+        task = replace(task, horizon=FLAT)
+    if search.horizon is not None:
+        task = replace(task, horizon=search.horizon)
+    if search.risk is not None:
+        task = replace(task, risk=search.risk)
+    return replace(mind, planner=planner, task=task)
+
+
+def _flat(name: str, samples: int, iterations: int, starts: int) -> Planner:
+    if name == "gradient":
+        return Gradient(starts=starts, iterations=iterations)
+    if name == "beam":
+        return Beam(width=samples)
+    if name == "mcts":
+        return MCTS(simulations=samples)
+    kind = {"cem": CEM, "icem": ICEM, "mppi": MPPI}[name]
+    return kind(samples=samples, iterations=iterations, elites=max(samples // 8, 2))
+
+
+def _on_levels(planner: Planner, own: Hierarchical | None, search: Search) -> Planner:
+    """The agent's own planner, with other settings of its levels."""
+    asked = (search.planner, search.levels, search.lifted, search.near, search.reach)
+    if own is None:
+        if any(one is not None for one in asked):
+            raise UserError("this agent has no levels to plan on: make one with `agent levels`")
+        return planner
+    count = len(own.levels) + 1 if search.levels is None else search.levels
+    if not 1 <= count <= len(own.levels) + 1:
+        raise UserError(f"this agent has levels 1 to {len(own.levels) + 1}, asked for {count}")
+    uppers = tuple(_changed(one, search.near, search.reach) for one in own.levels[: count - 1])
+    if not uppers:
+        return own.planner
+    lifted = own.lifted if search.lifted is None else search.lifted
+    found = replace(own, levels=uppers, lifted=lifted)
+    if search.planner == "joint":
+        return Joint(found, search.starts, search.iterations)
+    return replace(planner, first=found) if isinstance(planner, Joint) and search.planner is None else found
+
+
+def _changed(level: Upper, near: float | None, reach: float | None) -> Upper:
+    """A level with another weight of the recorded macro-actions, or with wider bounds."""
+    recorded, model = level.cost.recorded, level.model
+    if near is not None and level.pace is not None:
+        level = replace(level, u={**level.u, "recorded": near * level.pace})
+    if reach is not None and recorded is not None:
+        model = model_of(model.hierarchy, model.number, recorded.space(reach))
+        level = replace(level, model=model, cost=Cost(model.action, recorded=recorded), lift=model.lift)
+    return level
