@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jepa_pretrain.acting.adapt import adjusting
 from jepa_pretrain.acting.episode import check_actions
-from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.load import load_mind, load_size, weighted
 from jepa_pretrain.acting.staged import Passed, staged_trials, undertaking
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.adjusting import Adjusting
@@ -37,7 +37,7 @@ BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 def evaluate(
     agent: str,
-    env: str = tworoom.NAME,
+    env: str,
     goals: Literal["offset", "far", "drawn"] | None = None,
     episodes: int = 200,
     planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts"] | None = None,
@@ -52,6 +52,7 @@ def evaluate(
     motor: list[float] | None = None,
     variation: list[str] | None = None,
     parallel: int = 50,
+    weights: dict[str, float] | None = None,
     seed: int = 0,
     out: str | None = None,
 ) -> None:
@@ -77,6 +78,7 @@ def evaluate(
         motor: Factors on both action numbers in this package's worlds: [2, 2] is stronger motors, [-1, -1] mirrored.
         variation: What varies beside positions, such as door.position.
         parallel: Trials at a time.
+        weights: Of terms of the cost and of critics, in place of the agent's own, such as '{"uncertainty": 10}'.
         seed: Names the trials and what the planner draws.
         out: File, or folder, for the outcome as JSON.
     """
@@ -94,6 +96,8 @@ def evaluate(
         mind.planner = _planner(planner, samples, iterations, starts)
     if mind and horizon:
         mind.task = replace(mind.task, horizon=horizon)
+    if mind and weights:
+        mind.task = weighted(mind, weights)
     if mind and mode != "configured":
         mind = always(mind, mode)
     environments = Environments(env, parallel, load_size(mind.model) if mind else 64)

@@ -20,7 +20,7 @@ class Posed(nn.Module):
     Args:
         world: the model; it is frozen in place.
         low: least change of each number of the pose per step, `(7,)`; Meta's planner searches within .05 m and .75 of
-            the gripper, and does not turn the hand.
+            the gripper, and does not turn the hand. Planners want it below `high`: -1e-6 for what must not change.
         high: largest change of each, `(7,)`.
     """
 

@@ -74,10 +74,11 @@ class Pursuit:
         self.decides.begin(len(goal))
 
     def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
-        state, on = self.model.encode(look()), seen.running.nonzero()[:, 0]  # trials that are over need no plan
-        task = staged_task(self.task, self.stages, state[on], on, self.decides)
-        action = self.decides.act(state[on], task, on)
-        filled = action.new_zeros(len(state), action.shape[1]).index_copy(0, on, action)
+        frames, on = look(), seen.running.nonzero()[:, 0]  # trials that are over need no plan
+        state = self.model.encode(frames[on])
+        task = staged_task(self.task, self.stages, state, on, self.decides)
+        action = self.decides.act(state, task, on)
+        filled = action.new_zeros(len(frames), action.shape[1]).index_copy(0, on, action)
         return filled.unflatten(1, (self.model.block, -1))  # (B, block, a)
 
 

@@ -15,11 +15,12 @@ from jepa_pretrain import cli, load_agent
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.load import load_world
-from jepa_pretrain.acting.measure import fit, measure
+from jepa_pretrain.acting.measure import measure
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.readout import fit
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
 from jepa_pretrain.contracts import UserError

@@ -1,8 +1,11 @@
 """What a module needs on another device moves with it, and nothing is made elsewhere; `meta` stands in for a device."""
 
+import copy
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves as leaves
 
 from jepa_pretrain import FrozenEncoder
 from jepa_pretrain.contracts import Grid, Masks
@@ -10,7 +13,7 @@ from jepa_pretrain.models.action_predictor import ActionPredictor
 from jepa_pretrain.models.action_world import ActionWorld
 from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.frames import SmallConv
-from jepa_pretrain.models.multilevel import MultilevelPredictor, MultilevelViT
+from jepa_pretrain.models.multilevel import LEVELS, MultilevelPredictor, MultilevelViT
 from jepa_pretrain.models.predictor import DensePredictor, MaskedPredictor, TiledRotaryPredictor
 from jepa_pretrain.models.projector import Projector
 from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
@@ -36,8 +39,8 @@ def of_encoder(make, frames=1, keep=True):
         clip = pixels(frozen, frames)
 
         def call(module, clip, keep_tokens):
-            found = [module(clip), *module.forward_layers(clip, 2), module.features(clip, pool="map")]
-            return [*found, module.encoder(clip, keep_tokens)] if keep else found
+            found = module.features(clip, layers=1 if frames == 1 else 2)
+            return [found, module.encoder(clip, keep_tokens)] if keep else [found]
 
         return frozen, (clip, KEEP), call
 
@@ -77,7 +80,7 @@ CASES = {
     "RotaryViT": of_clips(RotaryViT),
     "TiledRotaryViT": of_clips(TiledRotaryViT),
     "MixedViT": of_clips(MixedViT),
-    "MultilevelViT": of_encoder(lambda: MultilevelViT(16, 8, 24, 12, 2, frames=4), frames=4),
+    "MultilevelViT": of_encoder(lambda: MultilevelViT(16, 8, 24, 2, 2, frames=4), frames=4),
     "ResNet": of_encoder(lambda: TimmEncoder("test_resnet", 32), keep=False),
     "ConvNeXt": of_encoder(lambda: TimmEncoder("test_convnext", 32), keep=False),
     "timm's ViT": of_encoder(lambda: TimmEncoder("test_vit", 32), keep=False),
@@ -97,7 +100,7 @@ class Devices(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        for one in torch.utils._pytree.tree_leaves(out):
+        for one in leaves(out):
             if isinstance(one, torch.Tensor):
                 assert one.dtype != torch.float64, f"{function} makes double precision"
                 assert one.device.type == "cpu", f"{function} makes a tensor on the default device"
@@ -105,33 +108,37 @@ class Devices(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_is_made_on_the_default_device_and_in_double(name):
+def test_what_other_devices_ask_of_a_module(name, monkeypatch):
+    monkeypatch.setitem(LEVELS, 2, (1, 2))
     module, given, call = CASES[name]()
-    expected = call(module, *given)
-    torch.set_default_device("meta")  # where a constant without a device would end
+    with torch.no_grad():
+        expected = call(module, *given)
+        same(made_nowhere_else(call, module, given), expected)
+        if "Projector" not in name:  # batch norms are left in single precision
+            in_half_the_precision(call, copy.deepcopy(module), given, expected)
+        found = call(module.to("meta"), *(one.to("meta") for one in given))  # all that it needs moves along
+    assert all(one.is_meta for one in leaves(found))
+
+
+def made_nowhere_else(call, module, given):
+    """What comes out while a constant without a device would end on `meta`."""
+    torch.set_default_device("meta")
     try:
-        with Devices(), torch.no_grad():
-            found = call(module, *given)
+        with Devices():
+            return call(module, *given)
     finally:
         torch.set_default_device(None)
-    for ours, theirs in zip(*map(torch.utils._pytree.tree_leaves, (found, expected)), strict=True):
+
+
+def same(found, expected):
+    for ours, theirs in zip(leaves(found), leaves(expected), strict=True):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_all_that_it_needs_moves_along(name):
-    module, given, call = CASES[name]()
-    with torch.no_grad():
-        found = call(module.to("meta"), *(one.to("meta") for one in given))
-    assert all(one.is_meta for one in torch.utils._pytree.tree_leaves(found))
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if "Projector" not in name])
-def test_half_the_precision(name):
-    """`.to(torch.bfloat16)` of the module alone; pictures stay uint8 and become what the weights are."""
-    module, given, call = CASES[name]()
-    expected = call(module, *given)
-    found = call(module.to(torch.bfloat16), *(one.bfloat16() if one.is_floating_point() else one for one in given))
-    for ours, theirs in zip(*map(torch.utils._pytree.tree_leaves, (found, expected)), strict=True):
+def in_half_the_precision(call, module, given, expected):
+    """`.to(torch.bfloat16)` of the module; pictures stay uint8 and become what the weights are."""
+    half = [one.bfloat16() if one.is_floating_point() else one for one in given]
+    found = call(module.to(torch.bfloat16), *half)
+    for ours, theirs in zip(leaves(found), leaves(expected), strict=True):
         assert ours.dtype == torch.bfloat16
         assert (ours.float() - theirs).abs().mean() < 0.1 * theirs.abs().mean() + 0.02
