@@ -79,6 +79,10 @@ def evaluate(
     goals = goals or ("offset" if env == tworoom.NAME else "drawn")
     if goals != "drawn" and env != tworoom.NAME:
         raise UserError(f"{goals} goals are known in {tworoom.NAME} only; take --goals drawn in {env}")
+    if agent in FLOORS and (task or adapt or mode != "configured"):
+        raise UserError(
+            f"{agent} has no modes, learns nothing and is told no task: --mode, --adapt and --task are of agents"
+        )
     budget = BUDGET[goals] if budget is None else budget
     mind = None if agent in FLOORS else searching(load_mind(agent, seed), search)
     if mind and weights:
