@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -19,11 +20,13 @@ from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
 from jepa_pretrain.agent.searches import describe
 from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
+from jepa_pretrain.agent.worlds.fork import fallen
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals.interval import wilson
 from jepa_pretrain.evals.result import check_out, write
 
 FLOORS = ("random", "straight", "expert")
+TRAPS = {"jepa_pretrain/Fork-v0": fallen}
 BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 
@@ -69,11 +72,15 @@ def evaluate(
         check_actions(mind, environments)
     trials = _trials(environments, goals, episodes, seed, variation)
     actor = Counting(actor) if flops else actor
-    outcome = run(environments, actor, trials, budget)
+    trapped = Trapped(TRAPS[env]) if env in TRAPS else None
+    outcome = run(environments, actor, trials, budget, trapped)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
               "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome)  # fmt: skip
+    if trapped is not None:
+        low, high = wilson(count := trapped.count(len(trials)), len(trials))
+        result |= {"trapped": 100 * count / len(trials), "trapped_interval": [100 * low, 100 * high]}
     if isinstance(actor, Counting):
         result |= {"gflop_per_plan": actor.flops / max(outcome.decisions, 1) / 1e9,
                    "gflop_per_episode": actor.flops / len(trials) / 1e9}  # fmt: skip
@@ -109,6 +116,28 @@ def _told(mind: Agent) -> dict[str, Any]:
     plain = describe(mind.planner)[0]
     return {"planner": plain["class"], "settings": plain["args"], "reactive": mind.reactive, "horizon": task.horizon,
             "u": dict(task.u), "v": dict(task.v), "risk": task.risk}  # fmt: skip
+
+
+class Trapped:
+    """Watches who falls into a trap.
+
+    Args:
+        fallen: The states of all environments `(B, S)` -> who is in it, `(B,)`.
+    """
+
+    def __init__(self, fallen: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.fallen = fallen
+        self.rounds: list[np.ndarray] = []  # (B,) bool, for each time that all environments began
+
+    def __call__(self, seen: Seen, began: bool) -> None:
+        now = self.fallen(seen.state.double().numpy())
+        if began:
+            self.rounds.append(now)
+        self.rounds[-1] |= now
+
+    def count(self, trials: int) -> int:
+        """Of the first so many; the last environments repeat a trial where there are too few."""
+        return int(np.concatenate(self.rounds)[:trials].sum())
 
 
 class Counting:
@@ -170,6 +199,9 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(f"{result['failed']} episodes were dropped: {result['env']} threw")
     steps = "none won" if result["steps"] is None else f"{result['steps']:.1f} steps when won"
     console.print(f"{steps}; {result['ms_per_action']:.3f} ms per action, {result['ms_per_plan']:.2f} ms per decision")
+    if "trapped" in result:
+        low, high = result["trapped_interval"]
+        console.print(f"{result['trapped']:.1f} % fell into the trap ({low:.1f} to {high:.1f})")
     if "gflop_per_plan" in result:
         told = f"{result['gflop_per_plan']:.3f} GFLOP per decision, {result['gflop_per_episode']:.2f} per episode"
         console.print(told)
