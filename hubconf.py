@@ -13,3 +13,14 @@ def encoder(path: str, image_size: int | None = None):
     from jepa_pretrain import FrozenEncoder
 
     return FrozenEncoder.load(path, image_size)
+
+
+def action_world(path: str):
+    """V-JEPA 2-AC as a world model: encoder and action-conditioned predictor.
+
+    Args:
+        path: Meta's file, with options as in `FrozenEncoder.load`.
+    """
+    from jepa_pretrain.interop.action_world import load_action_world
+
+    return load_action_world(path)

@@ -25,9 +25,12 @@ COMMANDS = {
     "agent critic": ("add a critic to a world model: steps to a goal", "jepa_pretrain.acting.critic:critic"),
     "agent levels": ("levels above a world model, and planning on all of them", "jepa_pretrain.acting.levels:levels"),
     "agent distill": ("teach a policy what the planner does", "jepa_pretrain.acting.distill:distill"),
+    "agent configure": ("teach when to react and when to think", "jepa_pretrain.acting.configure:configure"),
+    "agent guard": ("give an agent a region to keep out of", "jepa_pretrain.acting.guard:guard"),
     "agent plan": ("let an agent try a few episodes", "jepa_pretrain.acting.plan:plan"),
     "agent show": ("an episode as a GIF and a page: seen, imagined, paid", "jepa_pretrain.acting.show:show"),
     "agent eval": ("how often an agent reaches its goals", "jepa_pretrain.acting.evaluate:evaluate"),
+    "agent calibrate": ("may its critic be believed", "jepa_pretrain.acting.calibrate:calibrate"),
     "agent measure": ("how well a world model predicts", "jepa_pretrain.acting.measure:measure"),
     "embed": ("features of a folder of pictures, as a Parquet file", "jepa_pretrain.evals.embed:embed"),
     "export": ("write an encoder for us, timm, transformers, or as a graph", "jepa_pretrain.interop.formats:export"),
@@ -64,12 +67,18 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _call(run: Callable[..., None], argv: list[str], prog: str) -> None:
-    """Call a command with what the user typed; an argument that is a dataclass is typed as its fields, side by side."""
+    """Call a command with what the user typed; an argument that is a dataclass is typed as its fields, side by side.
+
+    What is required has its place, and may be named as well: `embed PICTURES OUT X`, `embed PICTURES OUT --encoder X`.
+    """
     from jsonargparse import ArgumentParser
 
     groups = {n: p.annotation for n, p in inspect.signature(run).parameters.items() if is_dataclass(p.annotation)}
     parser = ArgumentParser(prog=prog, description=inspect.getdoc(run).split("\n\n")[0])
-    parser.add_function_arguments(run, as_group=False, as_positional=True, skip=set(groups))
+    names = set(inspect.signature(run).parameters)
+    named = {name for name in names if any(word.partition("=")[0] == f"--{name}" for word in argv)}  # by choice
+    parser.add_function_arguments(run, as_group=False, as_positional=True, skip={*groups, *named})
+    parser.add_function_arguments(run, as_group=False, as_positional=False, skip=names - named)
     typed = {name: parser.add_class_arguments(group, as_group=True) for name, group in groups.items()}
     given = parser.parse_args(argv).as_dict()
     made = {name: group(**{key: given.pop(key) for key in typed[name]}) for name, group in groups.items()}

@@ -35,6 +35,12 @@ def _inside(top: Tensor, left: Tensor, size: tuple[int, int], grid: Grid) -> Ten
     return ((row >= 0) & (row < size[0]))[..., :, None] & ((column >= 0) & (column < size[1]))[..., None, :]
 
 
+def _wanted(seen: Tensor, redraw: float) -> int:
+    """Size of the smallest context that is not drawn again, of boolean maps (B, h, w)."""
+    sizes = seen.flatten(1).sum(1).sort().values
+    return int(sizes[int(redraw * len(sizes))])
+
+
 def _through_time(index: Tensor, grid: Grid) -> Tensor:
     """Token indices of one frame (..., k) -> of the same places in every frame (..., t * k)."""
     frames = torch.arange(grid.t) * (grid.h * grid.w)
@@ -45,10 +51,11 @@ class MultiBlock(Masker):
     """I-JEPA's multi-block masks (Assran et al. 2023, section 3): several target blocks, one large context block.
 
     The context block loses the tokens that belong to a target, and then, at random, as many as it takes for every
-    context of the batch to have the size of the smallest. On clips the blocks run through all frames (V-JEPA's
-    tubes). Unlike the official code: the last row and column are drawn as often as the others, scale and aspect are
-    independent, the tokens cut away are not always the bottom ones, context and targets never overlap, and a grid too
-    small for the settings is an error and not an endless loop.
+    context of the batch to have the size of the smallest. On a small grid that is a third of the context at a batch of
+    64; with `redraw` the smallest few are drawn again instead (`docs/ijepa.md` has the sizes). On clips the blocks run
+    through all frames (V-JEPA's tubes). Unlike the official code: the last row and column are drawn as often as the
+    others, scale and aspect are independent, the tokens cut away are not always the bottom ones, context and targets
+    never overlap, and a grid too small for the settings is an error and not an endless loop.
 
     Args:
         targets: number of target blocks M.
@@ -57,6 +64,8 @@ class MultiBlock(Masker):
         context_scale: area of the context block as a share of the frame.
         min_keep: the fewest context tokens, per frame, that a sample may have.
         tries: how often a sample with fewer is drawn again before giving up.
+        redraw: share of the batch, those with the smallest context, that is drawn again until they have more; none as
+            published.
     """
 
     def __init__(
@@ -67,23 +76,27 @@ class MultiBlock(Masker):
         context_scale: tuple[float, float] = (0.85, 1.0),
         min_keep: int = 10,
         tries: int = 100,
+        redraw: float = 0.0,
     ) -> None:
+        if not 0.0 <= redraw < 1.0:
+            raise UserError(f"redraw lies in [0, 1), not at {redraw}")
         self.targets, self.target_scale, self.target_aspect = targets, target_scale, target_aspect
-        self.context_scale, self.min_keep, self.tries = context_scale, min_keep, tries
+        self.context_scale, self.min_keep, self.tries, self.redraw = context_scale, min_keep, tries, redraw
 
     def __call__(self, batch_size: int, grid: Grid, rng: torch.Generator) -> Masks:
         """Masks of a batch: context `(B, K)` and targets `(B, M, K')`, sorted token indices."""
         target_size = _block_size(grid, self.target_scale, self.target_aspect, rng)
         context_size = _block_size(grid, self.context_scale, (1.0, 1.0), rng)
         seen, predicted = self._draw(batch_size, grid, target_size, context_size, rng)
+        keep = max(_wanted(seen, self.redraw), self.min_keep)
         for _ in range(self.tries):
-            poor = seen.flatten(1).sum(1) < self.min_keep
+            poor = seen.flatten(1).sum(1) < keep
             if not poor.any():
                 return self._pack(seen, predicted, target_size, grid, rng)
             seen[poor], predicted[poor] = self._draw(int(poor.sum()), grid, target_size, context_size, rng)
         raise UserError(
             f"masks impossible: {self.targets} targets of {target_size[0]}x{target_size[1]} tokens leave fewer than "
-            f"{self.min_keep} tokens of the {grid.h}x{grid.w} grid; "
+            f"{keep} tokens of the {grid.h}x{grid.w} grid; "
             "lower targets, target_scale or min_keep, or use smaller patches"
         )
 
@@ -144,8 +157,7 @@ class Tubes(Masker):
         """Masks of a batch: context `(B, K)` and one target `(B, 1, N - K)`, sorted token indices."""
         size = _block_size(grid, self.scale, self.aspect, rng)
         seen = self._draw(batch_size, grid, size, rng)  # (B, h, w)
-        sizes = seen.flatten(1).sum(1).sort().values
-        keep = max(int(sizes[int(self.redraw * batch_size)]), 1)
+        keep = max(_wanted(seen, self.redraw), 1)
         for _ in range(self.tries):
             poor = seen.flatten(1).sum(1) < keep
             if not poor.any():

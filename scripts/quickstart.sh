@@ -50,7 +50,7 @@ done
 env=jepa_pretrain/Rooms-v0
 rooms="$runs/rooms"
 goals() { # AGENT NAME: a hundred goals, shown as pictures
-  jepa-pretrain agent eval "$1" --env "$env" --episodes 100 --out "$rooms/eval/$2.json"
+  jepa-pretrain agent eval "$1" "$env" --episodes 100 --out "$rooms/eval/$2.json"
 }
 step "record behaviour in $env -> data/rooms"
 jepa-pretrain agent collect "$env" data/rooms --behaviour expert+explorer+sticky --frames 12000 --size 32

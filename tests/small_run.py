@@ -11,14 +11,17 @@ from jepa_pretrain.callbacks.collapse import Collapse
 from jepa_pretrain.callbacks.probes import OnlineKNN, OnlineProbe
 from jepa_pretrain.contracts import Grid, Masker, Masks
 from jepa_pretrain.data.shards import Shards
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.views import Augment, RandomCrop
-from jepa_pretrain.masking import MultiBlock
+from jepa_pretrain.masking import MultiBlock, Tubes
 from jepa_pretrain.methods.ijepa import IJEPA
 from jepa_pretrain.methods.joint_embedding import JointEmbedding
-from jepa_pretrain.models.predictor import MaskedPredictor
+from jepa_pretrain.models.predictor import DenseRotaryPredictor, MaskedPredictor
 from jepa_pretrain.models.projector import Projector
+from jepa_pretrain.models.rotary_vit import RotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.objectives.dense import DenseLoss
 from jepa_pretrain.objectives.vicreg import VarianceCovarianceLoss, VICRegLoss
 from jepa_pretrain.optim import LARS, AdamW
 from jepa_pretrain.schedules import Constant, Linear, WarmupCosine
@@ -35,6 +38,12 @@ def method(kind: str) -> IJEPA | JointEmbedding:
         return JointEmbedding(
             TimmEncoder("test_resnet", 32), lambda w: Projector(w, (24,), 20), VICRegLoss(), optimizer
         )
+    if kind == "vjepa":  # tubes, rotary positions, two depths, the loss on visible tokens: V-JEPA 2.1's options
+        return IJEPA(
+            RotaryViT(16, 4, 24, 2, 2, frames=4, tubelet=2), lambda w, g: DenseRotaryPredictor(w, g, 24, 1, 2, fuse=24),
+            AdamW(lr, Linear(0.04, 0.4)), Linear(0.9, 1.0), VarianceCovarianceLoss(), 0.5, torch.nn.L1Loss(),
+            depths=(1, 2), dense=DenseLoss(Constant(0.5)),
+        )  # fmt: skip
     regularizer = {"regularizer": VarianceCovarianceLoss(), "regularizer_weight": 0.5} if kind == "regularized" else {}
     return IJEPA(
         ViT(32, 4, 32, 2, 2), lambda w, g: MaskedPredictor(w, g, 16, 1, 2), AdamW(lr, Linear(0.04, 0.4)),
@@ -53,8 +62,12 @@ class SameMasks(Masker):
 def shards(folder: str, kind: str, batch_size: int, grid) -> Shards:
     views = [Augment(32), Augment(32, solarize=0.2)] if kind == "vicreg" else [RandomCrop(32, (0.3, 1.0))]
     masker = {"vicreg": None, "same masks": SameMasks()}.get(kind, MultiBlock())
+    span = Span()
+    if kind == "vjepa":
+        views, span = [RandomCrop(16, (0.3, 1.0))], Span(4, stride=2)
+        masker = [Tubes(4, (0.15, 0.15)), Tubes(2, (0.4, 0.4))]
     train, val = f"{folder}/train-*.tar", f"{folder}/val-*.tar"
-    return Shards(train, views, val, masker=masker, grid=grid, batch_size=batch_size, workers=0)
+    return Shards(train, views, val, masker=masker, grid=grid, batch_size=batch_size, workers=0, span=span)
 
 
 def whole(tensor: Tensor) -> Tensor:

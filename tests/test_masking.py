@@ -16,7 +16,7 @@ def draw(masker, batch=32, grid=GRIDS[0], seed=0):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("masker", [MultiBlock(), Random(0.75), SHORT, LONG])
+@pytest.mark.parametrize("masker", [MultiBlock(), MultiBlock(redraw=0.25), Random(0.75), SHORT, LONG])
 def test_contract(masker, grid):
     masks = draw(masker, 16, grid)
     for context, targets in zip(masks.context, masks.targets, strict=True):
@@ -67,6 +67,19 @@ def test_scale_and_aspect_are_independent():
 def test_contexts_keep_the_minimum():
     masks = draw(MultiBlock(min_keep=10), 512, Grid(1, 8, 8))
     assert masks.context.shape[1] >= 10
+
+
+def test_drawing_the_smallest_again_keeps_contexts_large_whatever_the_batch():
+    """Cut to the smallest, contexts shrink as the batch grows; drawn again, they do not."""
+    sizes = {}
+    for batch in (16, 256):
+        for share in (0.0, 0.25):
+            drawn = [draw(MultiBlock(redraw=share), batch, Grid(1, 8, 8), seed) for seed in range(25)]
+            sizes[batch, share] = sum(masks.context.shape[1] for masks in drawn) / 25
+    assert sizes[16, 0.0] - sizes[256, 0.0] > 2 and abs(sizes[16, 0.25] - sizes[256, 0.25]) < 2
+    assert sizes[256, 0.25] > sizes[256, 0.0] + 5
+    with pytest.raises(UserError, match="redraw"):
+        MultiBlock(redraw=1.0)
 
 
 def test_impossible_masks_end_with_an_error():

@@ -112,7 +112,7 @@ def test_tests_come_last_and_take_the_arguments(checkout: Checkout):
         "ruff check .",
         "ruff format --check .",
         "lint-imports --no-cache",
-        "python -m pytest tests/data -k order",
+        "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/data -k order",
     ]
 
 

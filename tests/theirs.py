@@ -32,12 +32,13 @@ def turned(x, index, side):
     return torch.cat([*pieces, x[..., 3 * share :]], -1)
 
 
-def block(state, name, x, heads, place=None):
+def block(state, name, x, heads, turn=None, mask=None):
     q, k, v = linear(state, f"{name}.attn.qkv", norm(state, f"{name}.norm1", x)).chunk(3, -1)
     q, k, v = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, k, v))
-    if place is not None:
-        q, k = turned(q, *place), turned(k, *place)
-    weight = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+    if turn is not None:
+        q, k = turn(q), turn(k)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    weight = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
     x = x + linear(state, f"{name}.attn.proj", (weight @ v).transpose(1, 2).flatten(2))
     return x + linear(
         state, f"{name}.mlp.fc2", F.gelu(linear(state, f"{name}.mlp.fc1", norm(state, f"{name}.norm2", x)))
@@ -50,11 +51,12 @@ def vit(state, clip, heads, depth=2, rotary=False, positions=None):
     convolve = F.conv2d if kernel.dim() == 4 else F.conv3d
     maps = convolve(clip, kernel, state["patch_embed.proj.bias"], stride=kernel.shape[2:])
     x = maps.flatten(2).mT
-    place = (torch.arange(x.shape[1])[None], maps.shape[-1]) if rotary else None
+    index, side = torch.arange(x.shape[1])[None], maps.shape[-1]
+    turn = (lambda heads: turned(heads, index, side)) if rotary else None
     if not rotary:
         x = x + (state["pos_embed"] if positions is None else positions)
     for i in range(depth):
-        x = block(state, f"blocks.{i}", x, heads, place)
+        x = block(state, f"blocks.{i}", x, heads, turn)
     return norm(state, "norm", x)
 
 
@@ -66,9 +68,10 @@ def predictor(state, context, seen, hidden, heads, depth=1, side=None, token="ma
         table = state["predictor_pos_embed"][0]
         x, query = x + table[seen], query + table[hidden]
     x = torch.cat([x, query], 1)
+    index = torch.cat([seen, hidden], 1)
+    turn = None if side is None else lambda heads: turned(heads, index, side)
     for i in range(depth):
-        place = None if side is None else (torch.cat([seen, hidden], 1), side)
-        x = block(state, f"predictor_blocks.{i}", x, heads, place)
+        x = block(state, f"predictor_blocks.{i}", x, heads, turn)
     return linear(state, "predictor_proj", norm(state, "predictor_norm", x)[:, seen.shape[1] :])
 
 

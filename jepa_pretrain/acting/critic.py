@@ -6,45 +6,50 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from jepa_pretrain.acting.load import default_planner, load_world
+from jepa_pretrain.acting.load import default_planner, load_mind
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.folder import save_agent
-from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.learning import learn_steps
 from jepa_pretrain.agent.task import Task
-from jepa_pretrain.contracts import Episode
+from jepa_pretrain.agent.world_model import WorldModel
+from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes
 
 CHUNK = 512  # frames encoded at a time
 HORIZON = 8  # model steps that the agent looks ahead
 
 
-def critic(world: str, data: str, out: str, steps: int = 2000, batch_size: int = 512, seed: int = 0) -> None:
+def critic(
+    world: str, data: str, out: str, steps: int = 2000, batch_size: int = 512, expectile: float = 0.9, seed: int = 0
+) -> None:
     """Train a critic on recorded behaviour, and write it with its world model as an agent.
 
     Args:
-        world: Folder of the world model.
+        world: Folder of the world model, or of an ensemble.
         data: Trajectory shards of `agent collect`.
         out: Folder for the agent: the world model, the critic as its cost, a planner.
         steps: Training steps.
         batch_size: Pairs of state and goal per step.
+        expectile: Weight of a way shorter than expected, in .5..1: the more the recordings wander, the higher.
         seed: Names the initial weights and the pairs.
     """
+    if not 0.5 <= expectile < 1:
+        raise UserError(f"an expectile lies in .5..1, found {expectile}")
     began, console = time.perf_counter(), Console(highlight=False, soft_wrap=True)
-    model = load_world(world)
+    model = load_mind(world).model
     states = model_steps(model, read_episodes(data, console=console))
     torch.manual_seed(seed)
     made = StepsToGo(model.width, model.grid_tokens)
-    loss = learn_steps(made, states, torch.Generator().manual_seed(seed), steps, batch_size)
+    loss = learn_steps(made, states, torch.Generator().manual_seed(seed), steps, batch_size, expectile=expectile)
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON, {}, {"steps": 1.0})
     folder = save_agent(Agent(model, Cost(model.action, {"steps": made}), default_planner(model), task, seed=seed), out)
     console.print(f"{steps} steps in {time.perf_counter() - began:.0f} s: loss {loss:.4f}; in {folder}")
 
 
 @torch.no_grad()
-def model_steps(model: Learned, episodes: list[Episode]) -> list[Tensor]:
+def model_steps(model: WorldModel, episodes: list[Episode]) -> list[Tensor]:
     """States at every step of the model, `(T, N, D)`: each episode once for every frame of the first block."""
     whole = [torch.cat([model.encode(part) for part in one.frames.split(CHUNK)]) for one in episodes]
     return [states[first :: model.block] for states in whole for first in range(min(model.block, len(states)))]

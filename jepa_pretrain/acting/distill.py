@@ -30,9 +30,10 @@ def distill(
     env: str | None = None,
     warm: bool = False,
     states: int = 4000,
-    rounds: int = 3,
-    steps: int = 1000,
+    rounds: int = 4,
+    steps: int = 250,
     trials: int = 64,
+    ask: int = 300,
     seed: int = 0,
 ) -> None:
     """Teach a policy what an agent's planner does, and write the agent with it.
@@ -45,22 +46,25 @@ def distill(
         out: Folder for the agent with its policy.
         env: Gymnasium id where the policy is run between the rounds; without, the world model is asked where it leads.
         warm: Plans go on, and start from what the policy would do; otherwise the policy acts alone.
-        states: Recorded states that the planner is asked about.
+        states: Recorded states with goals that it learns from.
         rounds: Of asking and learning.
         steps: Training steps in each round.
         trials: Episodes of the policy between two rounds.
+        ask: States in each round that the planner is asked about.
         seed: Names states, goals, initial weights and trials.
     """
     began, console = time.perf_counter(), Console(highlight=False, soft_wrap=True)
     mind, generator = load_mind(agent, seed), torch.Generator().manual_seed(seed)
-    if states < 1 or rounds < 1 or trials < 1:
-        raise UserError(f"distilling needs states, rounds and trials, found {states}, {rounds} and {trials}")
+    if min(states, rounds, trials, ask) < 1:
+        raise UserError(
+            f"distilling needs states, rounds, trials and some to ask about, found {states}, {rounds}, {trials}, {ask}"
+        )
     visit = None if env is None else _visits(mind, env, trials, seed)
     seen, goals = pairs(mind, read_episodes(data, console=console), states, generator)
     torch.manual_seed(seed)
     policy = Policy.of(mind.model)
     teacher = Planning(mind.model, mind.cost, mind.planner, seed)
-    losses = distil(policy, teacher, mind.task, seen, goals, generator, visit, rounds, steps)
+    losses = distil(policy, teacher, mind.task, seen, goals, generator, visit, rounds, steps, ask=ask)
     folder = save_agent(replace(mind, policy=policy, reactive=not warm), out)
     told = ", ".join(f"{one:.4f}" for one in losses)
     console.print(f"{rounds} rounds in {time.perf_counter() - began:.0f} s: loss {told}; in {folder}")
@@ -95,6 +99,9 @@ class _Noting:
 
     def begin(self, environments: int) -> None:
         self.policy.begin(environments)
+
+    def forget(self, rows: Tensor) -> None:
+        self.policy.forget(rows)
 
     def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor:
         self.met.append((state, task.goal.expand_as(state)))

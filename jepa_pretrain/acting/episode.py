@@ -11,6 +11,8 @@ from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.show import Recorder
+from jepa_pretrain.agent.stages import Stages
+from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Trial
 from jepa_pretrain.agent.world_model import Discrete
 from jepa_pretrain.contracts import UserError
@@ -68,7 +70,13 @@ def goal_of(environments: Environments, trial: Trial) -> Tensor:
 
 
 def pursue(
-    agent: Agent, environments: Environments, trial: Trial, budget: int, goal: Tensor, watch: Recorder | None = None
+    agent: Agent,
+    environments: Environments,
+    trial: Trial,
+    budget: int,
+    goal: Tensor,
+    watch: Recorder | None = None,
+    stages: tuple[Task, Stages] | None = None,
 ) -> Ended:
     """Let an agent try.
 
@@ -79,9 +87,13 @@ def pursue(
         budget: steps.
         goal: the picture to reach, `(1, C, H, W)` uint8.
         watch: is shown every step.
+        stages: a task of several stages, in place of the picture.
     """
     seen, thinking, steps, decisions = environments.reset([trial.seed], [trial.start]), 0.0, 0, 0
-    agent.pursue(goal)
+    if stages is None:
+        agent.pursue(goal)
+    else:
+        agent.undertake(*stages, environments.count)
     while steps < budget and seen.running.all():
         frame = environments.pictures()
         decisions += bool(agent.done[0] >= agent.model.block)

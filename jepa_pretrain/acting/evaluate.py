@@ -1,24 +1,31 @@
 """`jepa-pretrain agent eval`: how often an agent reaches its goals, with intervals, floor and ceiling."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from jepa_pretrain.acting.adapt import adjusting
 from jepa_pretrain.acting.episode import check_actions
-from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.load import load_mind, load_size, weighted
 from jepa_pretrain.acting.search import OWN, Search, searching
+from jepa_pretrain.acting.staged import Passed, staged_trials, undertaking
 from jepa_pretrain.agent import tworoom
-from jepa_pretrain.agent.actor import Planning
+from jepa_pretrain.agent.adjusting import Adjusting
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
+from jepa_pretrain.agent.configurator import LITTLE, MODES
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
+from jepa_pretrain.agent.mixture import Mixture
 from jepa_pretrain.agent.searches import describe
+from jepa_pretrain.agent.thrift import Always
 from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
 from jepa_pretrain.agent.worlds.fork import fallen
 from jepa_pretrain.contracts import UserError
@@ -32,13 +39,18 @@ BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 def evaluate(
     agent: str,
-    env: str = tworoom.NAME,
+    env: str,
     goals: Literal["offset", "far", "drawn"] | None = None,
     episodes: int = 200,
     search: Search = OWN,
     budget: int | None = None,
+    mode: Literal["configured", "never", "little", "much"] = "configured",
+    task: str | None = None,
+    adapt: str | None = None,
+    motor: list[float] | None = None,
     variation: list[str] | None = None,
     parallel: int = 50,
+    weights: dict[str, float] | None = None,
     flops: bool = False,
     seed: int = 0,
     out: str | None = None,
@@ -54,8 +66,14 @@ def evaluate(
         episodes: Trials; starts that are solved already are not among them.
         search: How plans are searched for, in place of the agent's own way.
         budget: Steps that a trial may take; 100 by default, offset goals 50.
+        mode: Whether to think: as the configurator says, or always alike, to compare with it.
+        task: FILE.json:NAME, a task whose stages are pursued in place of the trials' goals; they are judged by the true
+            place. Trials start anywhere.
+        adapt: Trajectory shards: learn from surprise, and replay these so as not to forget.
+        motor: Factors on both action numbers in this package's worlds: [2, 2] is stronger motors, [-1, -1] mirrored.
         variation: What varies beside positions, such as door.position.
         parallel: Trials at a time.
+        weights: Of terms of the cost and of critics, in place of the agent's own, such as '{"uncertainty": 10}'.
         flops: Count what deciding takes, perception included: products and convolutions, forwards and backwards.
         seed: Names the trials and what the planner draws.
         out: File, or folder, for the outcome as JSON.
@@ -64,26 +82,41 @@ def evaluate(
     goals = goals or ("offset" if env == tworoom.NAME else "drawn")
     if goals != "drawn" and env != tworoom.NAME:
         raise UserError(f"{goals} goals are known in {tworoom.NAME} only; take --goals drawn in {env}")
+    if agent in FLOORS and (task or adapt or mode != "configured"):
+        raise UserError(
+            f"{agent} has no modes, learns nothing and is told no task: --mode, --adapt and --task are of agents"
+        )
     budget = BUDGET[goals] if budget is None else budget
     mind = None if agent in FLOORS else searching(load_mind(agent, seed), search)
+    if mind and weights:
+        mind.task = weighted(mind, weights)
+    if mind and mode != "configured":
+        mind = always(mind, mode)
     environments = Environments(env, parallel, load_size(mind.model) if mind else 64)
     actor = pursuit(mind, seed) if mind else _floor(agent, environments, seed)
     if mind:
         check_actions(mind, environments)
-    trials = _trials(environments, goals, episodes, seed, variation)
-    actor = Counting(actor) if flops else actor
-    trapped = Trapped(TRAPS[env]) if env in TRAPS else None
-    outcome = run(environments, actor, trials, budget, trapped)
+    if mind and adapt:
+        actor.decides = adjusting(mind, actor.decides, adapt, seed)
+    counting, trapped = None, None
+    if mind and task:
+        trials, outcome = _staged(mind, actor, task, environments, episodes, seed, budget)
+    else:
+        trials = _trials(environments, goals, episodes, seed, variation)
+        trials = trials if motor is None else [moved(one, env, motor) for one in trials]
+        counting = Counting(actor) if flops else None
+        trapped = Trapped(TRAPS[env]) if env in TRAPS else None
+        outcome = run(environments, counting or actor, trials, budget, trapped)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
-              "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome)  # fmt: skip
-    if trapped is not None:
+              "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome) | spent(actor)  # fmt: skip
+    if trapped:
         low, high = wilson(count := trapped.count(len(trials)), len(trials))
         result |= {"trapped": 100 * count / len(trials), "trapped_interval": [100 * low, 100 * high]}
-    if isinstance(actor, Counting):
-        result |= {"gflop_per_plan": actor.flops / max(outcome.decisions, 1) / 1e9,
-                   "gflop_per_episode": actor.flops / len(trials) / 1e9}  # fmt: skip
+    if counting:
+        result |= {"gflop_per_plan": counting.flops / max(outcome.decisions, 1) / 1e9,
+                   "gflop_per_episode": counting.flops / len(trials) / 1e9}  # fmt: skip
     show(result, console)
     write(result, out, console)
 
@@ -98,11 +131,48 @@ def _trials(
     return drawn_trials(environments, episodes, seed, tworoom.options_of(variation))
 
 
-def pursuit(mind: Agent, seed: int) -> Actor:
+def _staged(
+    mind: Agent, actor: Actor, task: str, environments: Environments, episodes: int, seed: int, budget: int
+) -> tuple[list[Trial], Outcome]:
+    """A named task in place of drawn goals; won is what truly passed every stage in order."""
+    named, own, stages = undertaking(mind, task)
+    trials = staged_trials(environments, named, episodes, seed)
+    actor = actor if isinstance(actor, Pursuit) else pursuit(mind, seed)
+    actor.task, actor.stages = own, stages
+    passed = Passed(torch.tensor(named.goals).float(), stages.near, episodes, environments.count)
+    outcome = run(environments, actor, trials, budget, passed)
+    return trials, outcome._replace(won=passed.won(episodes))
+
+
+def moved(trial: Trial, env: str, motor: list[float]) -> Trial:
+    """The same trial with other motors."""
+    if not env.startswith("jepa_pretrain/"):
+        raise UserError(f"{env} does not know other motors; this package's own worlds do")
+    return trial._replace(start=trial.start | {"motor": motor})
+
+
+def always(mind: Agent, mode: str) -> Agent:
+    """An agent that acts in one mode, whatever the situation: never thinks, always little, or always much."""
+    if mode == "little":
+        if mind.configurator is None:
+            raise UserError("this agent has no configurator that says what little thinking is: run `agent configure`")
+        return replace(mind, reactive=False, configurator=replace(mind.configurator, chooser=Always(LITTLE)))
+    if mode == "never":
+        return replace(mind, reactive=True, configurator=None)
+    return replace(mind, reactive=False, configurator=None, policy=None)
+
+
+def pursuit(mind: Agent, seed: int) -> Pursuit:
     """The agent after the goals of trials."""
-    if mind.reactive and mind.policy:
-        return Pursuit(mind.model, mind.policy, mind.task)
-    return Pursuit(mind.model, Planning(mind.model, mind.cost, mind.planner, seed, mind.policy), mind.task)
+    return Pursuit(mind.model, replace(mind, seed=seed).actor, mind.task)
+
+
+def spent(actor: Actor) -> dict[str, Any]:
+    """How often an actor thought, and what it learned from surprise."""
+    decides, told = actor.decides if isinstance(actor, Pursuit) else None, {}
+    if isinstance(decides, Adjusting):
+        told, decides = {"surprise": vars(decides.told)}, decides.decides
+    return told | ({"modes": decides.spent.plain()} if isinstance(decides, Mixture) else {})
 
 
 def _floor(name: str, environments: Environments, seed: int) -> Actor:
@@ -198,6 +268,19 @@ def show(result: dict[str, Any], console: Console) -> None:
     if result["failed"]:
         console.print(f"{result['failed']} episodes were dropped: {result['env']} threw")
     steps = "none won" if result["steps"] is None else f"{result['steps']:.1f} steps when won"
+    if "modes" in result:
+        told = ", ".join(f"{name} {n}" for name, n in zip(MODES, result["modes"]["decisions"], strict=True))
+        share = 100 * result["modes"]["thinking"]
+        console.print(
+            f"thought about {share:.0f} % of decisions ({told}); switched {result['modes']['switches']} times"
+        )
+    if "surprise" in result:
+        told = result["surprise"]
+        words = (
+            f"surprised {told['surprises']} times in {told['blocks']} blocks of actions: {told['updates']} updates, "
+        )
+        again = f"dynamics recognised {told['recognised']} times, given up {told['given_up']} times"
+        console.print(words + again)
     console.print(f"{steps}; {result['ms_per_action']:.3f} ms per action, {result['ms_per_plan']:.2f} ms per decision")
     if "trapped" in result:
         low, high = result["trapped_interval"]

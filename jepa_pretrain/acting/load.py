@@ -1,12 +1,13 @@
 """A trained world model, or a whole agent, from its folder."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from jepa_pretrain.agent.agent import Agent
-from jepa_pretrain.agent.cost import Cost
+from jepa_pretrain.agent.cost import INTRINSIC, Cost
 from jepa_pretrain.agent.folder import load_agent
 from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.levels import LevelModel
@@ -54,9 +55,40 @@ def load_mind(folder: str, seed: int = 0) -> Agent:
     """
     if (Path(folder) / "agent.json").is_file():
         return replace(load_agent(folder), seed=seed)
-    model = load_world(folder)
+    return bare([load_world(folder).world], seed)
+
+
+def bare(worlds: list[World], seed: int = 0) -> Agent:
+    """An agent that knows the distance to its goal alone.
+
+    Args:
+        worlds: Its world model, or the members of an ensemble.
+        seed: Of what its planner draws.
+    """
+    models = [Learned(one) for one in worlds]
+    model = models[0] if len(models) == 1 else Ensemble(models)
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON)
     return Agent(model, Cost(model.action), default_planner(model), task, seed=seed)
+
+
+def weighted(agent: Agent, weights: Mapping[str, float]) -> Task:
+    """An agent's task with other weights: u for what is known as an intrinsic term, v for the agent's critics.
+
+    Args:
+        agent: Whose task and critics.
+        weights: By name; what is not named keeps its weight, and 0 leaves a term out.
+
+    Raises:
+        UserError: A name that is neither a term nor a critic of this agent.
+    """
+    critics = set(agent.cost.critics)
+    unknown = sorted(weights.keys() - critics - set(INTRINSIC))
+    if unknown:
+        known = ", ".join((*INTRINSIC, *sorted(critics)))
+        raise UserError(f"no term or critic of this agent is called {', '.join(unknown)}; known: {known}")
+    merged = {name: one for name, one in {**agent.task.u, **agent.task.v, **weights}.items() if one}
+    u, v = ({name: merged[name] for name in merged if (name in critics) == learned} for learned in (False, True))
+    return replace(agent.task, u=u, v=v)
 
 
 def default_planner(model: WorldModel) -> Planner:

@@ -6,63 +6,39 @@ model knows that walls stop: it is pushed into one for 25 steps. Probes alone do
 expert's data decodes perfectly and walks through the wall.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from jepa_pretrain.acting.load import load_world
+from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.environments import Environments
-from jepa_pretrain.agent.learned import Learned
+from jepa_pretrain.agent.readout import Reader, fit
+from jepa_pretrain.agent.world_model import WorldModel, imagine
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes, windows
 from jepa_pretrain.evals.result import check_out, write
 
-PENALTY = 1e-3  # of the ridge regression, on states of deviation one
 CHUNK = 512  # frames encoded at a time
 PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
 AWAY = 30.0  # pixels that a push keeps from the door
-
-
-class Reader(NamedTuple):
-    """A ridge regression from states `(B, D)` to the true state `(B, P)`."""
-
-    mean: Tensor  # (D,)
-    weight: Tensor  # (D, P)
-    bias: Tensor  # (P,)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        return (states - self.mean) @ self.weight + self.bias
-
-
-def fit(states: Tensor, truth: Tensor) -> Reader:
-    """Fits the regression.
-
-    Args:
-        states: `(B, D)`.
-        truth: `(B, P)`.
-    """
-    mean, bias = states.mean(0), truth.mean(0)
-    x, penalty = (states - mean).double(), PENALTY * len(states) * states.var(0).mean().double()
-    gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
-    return Reader(mean, torch.linalg.solve(gram, x.T @ (truth - bias).double()).float(), bias)
 
 
 def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out: str | None = None) -> None:
     """Measure a world model's predictions on recorded behaviour that it was not trained on.
 
     Args:
-        agent: Folder of the world model.
+        agent: Folder of the world model, of an ensemble, or of an agent.
         data: Trajectory shards of `agent collect`, recorded with another seed.
         horizon: Steps of the model that are rolled out.
         frames: Of the recordings that are read, at most; every other episode fits the regression.
         out: File, or folder, for the outcome as JSON.
     """
     check_out(out)
-    model, console = load_world(agent), Console(highlight=False, soft_wrap=True)
+    model, console = load_mind(agent).model, Console(highlight=False, soft_wrap=True)
     episodes = read_episodes(data, frames, console)
     fitted, tested = episodes[0::2], episodes[1::2]  # behaviours lie in shards of their own
     episodes = fitted + tested
@@ -84,7 +60,7 @@ def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out:
 
 
 @torch.no_grad()
-def _encoded(model: Learned, episodes: list[Episode]) -> Tensor:
+def _encoded(model: WorldModel, episodes: list[Episode]) -> Tensor:
     """The states of all frames in a row, `(S, D)`."""
     return torch.cat([model.encode(part)[:, 0] for one in episodes for part in one.frames.split(CHUNK)])
 
@@ -95,13 +71,23 @@ def _error(guess: Tensor, truth: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _against_horizon(
-    model: Learned, episodes: list[Episode], states: Tensor, truth: Tensor, starts: Tensor, horizon: int, reader: Reader
+    model: WorldModel,
+    episodes: list[Episode],
+    states: Tensor,
+    truth: Tensor,
+    starts: Tensor,
+    horizon: int,
+    reader: Reader,
 ) -> list[dict[str, float]]:
-    """For each step: error of the state and of standing still, over the states' variance; mean distance in truth."""
+    """For each step: error of the state and of standing still, over the states' variance; mean distance in truth.
+
+    Of an ensemble also how far its doubt goes with its error: the correlation of their logarithms.
+    """
     width = episodes[0].actions.shape[1]
     actions = torch.cat([torch.cat([one.actions, torch.zeros(1, width)]) for one in episodes])
     plan = actions[starts[:, None] + torch.arange(horizon * model.block)].unflatten(1, (horizon, -1)).flatten(2)
-    rolled = model.rollout(states[starts][:, None], plan)[:, :, 0]  # (S, L, D)
+    imagined, doubt = imagine(model, states[starts][:, None], plan)
+    rolled = imagined[:, :, 0]  # (S, L, D)
     spread, rows = states.var(0).sum(), []
     for step in range(horizon):
         later = starts + (step + 1) * model.block
@@ -113,11 +99,14 @@ def _against_horizon(
             "decoded_encoded": float((reader(states[later]) - truth[later]).norm(dim=1).mean()),
             "decoded_still": float((truth[starts] - truth[later]).norm(dim=1).mean()),
         })  # fmt: skip
+        if doubt is not None:
+            off = (rolled[:, step] - states[later]).square().mean(1)
+            rows[-1]["doubt"] = float(torch.corrcoef(torch.stack([doubt[:, step].log(), off.log()]))[0, 1])
     return rows
 
 
 @torch.no_grad()
-def through_wall(model: Learned, reader: Reader, seed: int = 0) -> float:
+def through_wall(model: WorldModel, reader: Reader, seed: int = 0) -> float:
     """Share of pushes into the wall of TwoRoom that the model imagines to end on its other side.
 
     Args:
@@ -125,7 +114,7 @@ def through_wall(model: Learned, reader: Reader, seed: int = 0) -> float:
         reader: Reads the position out of states.
         seed: Names where the pushes begin.
     """
-    environments = Environments(tworoom.NAME, PUSHES, model.image_size)
+    environments = Environments(tworoom.NAME, PUSHES, load_size(model))
     rng = torch.Generator().manual_seed(seed)
     x = 60 + 30 * torch.rand(PUSHES, generator=rng)
     y = 49 + AWAY + (203 - 49 - AWAY) * torch.rand(PUSHES, generator=rng)  # the fixed door is at 49
@@ -149,6 +138,9 @@ def _show(result: dict[str, Any], console: Console) -> None:
         distances = (f"{row[key]:.2f}" for key in ("decoded", "decoded_encoded", "decoded_still"))
         table.add_row(str(row["step"]), *parts, *distances)
     console.print(table)
+    if "doubt" in result["horizon"][0]:
+        told = ", ".join(f"{row['doubt']:.2f}" for row in result["horizon"])
+        console.print(f"correlation of the members' disagreement with the error, by step: {told}")
     console.print(f"the true state is read from encoded ones with R2 {result['r2']:.4f}")
     if "through_wall" in result:
         console.print(f"pushed into the wall for {STEPS} steps, {100 * result['through_wall']:.0f} % end behind it")

@@ -6,6 +6,7 @@ from rich.table import Table
 from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
 from jepa_pretrain.acting.load import load_mind
 from jepa_pretrain.acting.search import OWN, Search, searching
+from jepa_pretrain.acting.staged import staged_trials, undertaking
 
 
 def plan(
@@ -13,6 +14,7 @@ def plan(
     env: str,
     episodes: int = 5,
     budget: int = 100,
+    task: str | None = None,
     search: Search = OWN,
     variation: list[str] | None = None,
     seed: int = 0,
@@ -24,6 +26,7 @@ def plan(
         env: Gymnasium id of an environment that can be put at its goal; goals are shown to the agent as pictures.
         episodes: How many.
         budget: Steps that each may take.
+        task: FILE.json:NAME, a task of several stages in place of drawn goals.
         search: How plans are searched for, in place of the agent's own way.
         variation: What varies beside positions in swm/TwoRoom-v1, such as door.position.
         seed: Names starts, goals, and what the planner draws.
@@ -32,8 +35,12 @@ def plan(
     environments = place(mind, env)
     table = Table("episode", "outcome", "steps", "ms per action", "ms per decision", box=None)
     won = 0
-    for number, trial in enumerate(trials_of(environments, episodes, seed, variation)):
-        ended = pursue(mind, environments, trial, budget, goal_of(environments, trial))
+    asked = undertaking(mind, task) if task else None
+    places = asked is not None and not any(isinstance(one, str) for one in asked[0].goals)
+    trials = staged_trials(environments, asked[0], episodes, seed) if places else None
+    for number, trial in enumerate(trials or trials_of(environments, episodes, seed, variation)):
+        goal = goal_of(environments, trial)
+        ended = pursue(mind, environments, trial, budget, goal, stages=asked and asked[1:])
         won += ended.won
         outcome = (
             "reached" if ended.won else f"the environment threw: {ended.failed}" if ended.failed else "not reached"

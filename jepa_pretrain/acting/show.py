@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from jepa_pretrain.acting.episode import goal_of, place, pursue, trials_of
 from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.pictures import read_goal, sized
 from jepa_pretrain.acting.search import OWN, Search, searching
 from jepa_pretrain.agent.behaviours import SCRIPTED, behaviour
 from jepa_pretrain.agent.environments import Environments
@@ -16,7 +16,6 @@ from jepa_pretrain.agent.rollouts import play
 from jepa_pretrain.agent.show import Recorder
 from jepa_pretrain.agent.trials import Trial
 from jepa_pretrain.contracts import Episode, UserError
-from jepa_pretrain.data.images import BrokenPicture, decode
 from jepa_pretrain.data.trajectories import read_episodes
 from jepa_pretrain.report.episode import show as draw
 
@@ -55,7 +54,7 @@ def show(
     (trial,) = trials_of(environments, 1, seed, variation)
     wanted = goal_of(environments, trial) if given is None else given
     known = _played(environments, trial, seed) if data is None else read_episodes(data, BANK, console)
-    bank = _sized(torch.cat([one.frames for one in known]), size, data or env)[:BANK]
+    bank = sized(torch.cat([one.frames for one in known]), size, data or env)[:BANK]
     places = _places(known, env)
     if given is None:
         bank = torch.cat([bank, wanted])
@@ -66,30 +65,6 @@ def show(
     word = "Reached" if ended.won else "Not reached"
     page = draw(recorder.episode(), out, f"{word} in {ended.steps} steps: {Path(agent).name} in {env}")
     console.print(f"{word.lower()} in {ended.steps} steps; {page} and {page.with_suffix('.gif')}")
-
-
-def read_goal(path: str, size: int) -> Tensor:
-    """A goal picture from a file, `(1, 3, H, W)` uint8.
-
-    Args:
-        path: Of the file.
-        size: Height and width that the agent takes.
-
-    Raises:
-        UserError: No picture there, or one of another size.
-    """
-    try:
-        picture = decode(bytearray(Path(path).read_bytes()))
-    except (OSError, BrokenPicture, Image.DecompressionBombError) as error:
-        raise UserError(f"the goal {path} is no picture: {error}") from error
-    return _sized(picture[None], size, path)
-
-
-def _sized(frames: Tensor, size: int, source: str) -> Tensor:
-    if tuple(frames.shape[-2:]) != (size, size):
-        found = " x ".join(str(one) for one in reversed(frames.shape[-2:]))
-        raise UserError(f"this agent sees pictures of {size} x {size} pixels, those of {source} have {found}")
-    return frames
 
 
 def _places(episodes: list[Episode], env: str) -> Tensor | None:

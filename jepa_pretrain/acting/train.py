@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from jepa_pretrain.acting.load import bare
+from jepa_pretrain.acting.members import siblings
+from jepa_pretrain.agent.folder import MEMBERS, save_agent
 from jepa_pretrain.contracts import Batch, UserError
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.trajectories import read_episodes
@@ -50,6 +53,7 @@ def train(
     steps: int = 3000,
     batch_size: int = 256,
     lr: float = 1e-3,
+    members: int = 1,
     seed: int = 0,
 ) -> None:
     """Train a world model on recorded behaviour and write it as a folder of safetensors.
@@ -69,9 +73,13 @@ def train(
         steps: Training steps.
         batch_size: Stretches of behaviour per step.
         lr: Peak learning rate.
+        members: More than one make an ensemble, which knows where it knows little: the others learn dynamics of the
+            first one's states. OUT is then an agent's folder, with the distance to the goal as its cost.
         seed: Names the initial weights and the order.
     """
     began, console = time.perf_counter(), Console(highlight=False, soft_wrap=True)
+    if not 1 <= members <= MEMBERS:
+        raise UserError(f"a world model has 1 to {MEMBERS} members, not {members}")
     seed_everything(seed, verbose=False)
     episodes = read_episodes(data, console=console)
     about = episodes[0].about
@@ -87,13 +95,16 @@ def train(
     seen = _features(world, frames, console) if frozen else frames
     batches = Windows(episodes, seen, block, block * rollout, batch_size, seed)
     fit(method, batches, steps, console)
+    others = siblings(
+        world, lambda: _dynamics(dynamics, width, block * acted["width"]), batches, members - 1, steps, lr, seed
+    )
     provenance = {
         "method": "PLDM", "run": Path(out).name, "step": steps, "steps": steps, "git": git_revision(),
         "data": {"train": data, "frames": len(frames), "digest": open_index(data).digest, "seed": seed},
         "environment": about.get("env", "unknown"), "objective": objective, "encoder": encoder,
         "metrics": {name: round(float(one), 6) for name, one in method.trainer.callback_metrics.items()},
     }  # fmt: skip
-    folder = write(world, out, provenance)
+    folder = save_agent(bare([world, *others]), out) if others else write(world, out, provenance)
     metrics = provenance["metrics"]
     told = " ".join(f"{name} {metrics['train/' + name]:.4f}" for name in ("loss", "prediction", "still", "std"))
     console.print(f"{steps} steps on {len(frames)} frames in {time.perf_counter() - began:.0f} s: {told}; in {folder}")

@@ -4,6 +4,8 @@ LeCun 2022, sections 3.1.1 and 3.1.2. Both answer `act(state, task, rows)` with 
 block of the environment's: plans are made where a block ends, and not within it.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,16 @@ from jepa_pretrain.agent.planners.problem import Plan
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import ActionSpace, Continuous, WorldModel, unroll
 from jepa_pretrain.contracts import UserError
+
+
+class Decides(Protocol):
+    """Mode-2, Mode-1 or both: `Planning`, `Policy`, `mixture.Mixture`, and `adjusting.Adjusting` around one of them."""
+
+    def begin(self, environments: int) -> None: ...
+
+    def forget(self, rows: Tensor) -> None: ...
+
+    def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor: ...
 
 
 class Policy(nn.Module):
@@ -78,6 +90,9 @@ class Policy(nn.Module):
 
     def begin(self, environments: int) -> None:
         """There is nothing to forget."""
+
+    def forget(self, rows: Tensor) -> None:
+        """Nor here."""
 
 
 def action_lists(action: ActionSpace) -> dict[str, list]:
@@ -149,9 +164,22 @@ class Planning:
 
     def _start(self, state: Tensor, task: Task, names: list[int]) -> Tensor | None:
         """What is left of the last plans; where there is none, what the policy would do, or nothing."""
-        if all(name in self.last for name in names) and task.horizon > 1:
-            return torch.stack([self.last[name] for name in names])
-        return imagined(self.policy, self.model, state, task)[1] if self.policy else None
+        kept = [place for place, name in enumerate(names) if name in self.last]
+        if task.horizon == 1 or not kept:
+            return imagined(self.policy, self.model, state, task)[1] if self.policy else None
+        left = torch.stack([self.last[names[place]] for place in kept])
+        if len(kept) == len(names):
+            return left
+        if self.policy:
+            start = imagined(self.policy, self.model, state, task)[1][:, :-1]
+        else:
+            start = idle(self.model.action).to(state).expand(len(names), left.shape[1], -1)
+        return start.index_copy(0, torch.tensor(kept, device=state.device), left)
+
+
+def idle(action: ActionSpace) -> Tensor:
+    """What a search begins with where there is nothing to begin with, `(A,)`: the middle, or the first choice."""
+    return (action.low + action.high) / 2 if isinstance(action, Continuous) else action.choices[0]
 
 
 def imagined(policy: Policy, model: WorldModel, state: Tensor, task: Task) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_pretrain.agent.actor import Planning, Policy
+from jepa_pretrain.agent.actor import Decides, Planning, Policy
+from jepa_pretrain.agent.adjusting import Adjusting
+from jepa_pretrain.agent.configurator import Choice, Configurator, Situation
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.memory import Memory, Moment
+from jepa_pretrain.agent.mixture import Mixture
 from jepa_pretrain.agent.planners.planner import Planner
 from jepa_pretrain.agent.planners.problem import Plan
+from jepa_pretrain.agent.readout import Readout
+from jepa_pretrain.agent.stages import Stages
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel, imagine
 from jepa_pretrain.contracts import UserError
@@ -29,6 +34,8 @@ class Decision(NamedTuple):
     plan: Plan | None  # None for a policy
     states: Tensor | None  # (B, L, N, D) what it imagines will follow
     terms: dict[str, Tensor]  # (B,) every term of the cost, of what it saw
+    choice: Choice | None = None  # of the configurator, and
+    situation: Situation | None = None  # what it saw
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Agent:
         memory: what happened; None for none.
         seed: of what the search draws.
         watched: keep what was imagined and what it would cost, for pages; takes time.
+        configurator: says of every decision whether to react or to think, unless `reactive`; needs a policy.
+        readout: makes vectors goals, for tasks that speak in them.
     """
 
     model: WorldModel
@@ -56,6 +65,9 @@ class Agent:
     memory: Memory | None = None
     seed: int = 0
     watched: bool = False
+    configurator: Configurator | None = None
+    readout: Readout | None = None
+    stages: Stages | None = field(default=None, init=False)
     last: Decision | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -66,8 +78,16 @@ class Agent:
                 f"the policy reads {len(self.policy.centre)} numbers, a state of this world model has "
                 f"{self.model.width * self.model.grid_tokens}"
             )
-        planning = Planning(self.model, self.cost, self.planner, self.seed, self.policy)
-        self.actor = self.policy if self.reactive and self.policy else planning
+        if self.configurator is not None and self.policy is None:
+            raise UserError("a configurator chooses between a policy and a planner: distil a policy first")
+        self.actor: Decides = self._actor()  # may be put into an `Adjusting`, to learn from surprise
+
+    def _actor(self) -> Policy | Mixture | Planning:
+        if self.policy and self.reactive:
+            return self.policy
+        if self.policy and self.configurator:
+            return Mixture(self.model, self.cost, self.planner, self.policy, self.configurator, self.seed)
+        return Planning(self.model, self.cost, self.planner, self.seed, self.policy)
 
     def pursue(self, goal: Tensor) -> None:
         """Begin an episode in each environment.
@@ -76,9 +96,24 @@ class Agent:
             goal: pictures of what to reach, `(E, C, H, W)` uint8.
         """
         with torch.no_grad():
-            self.task = replace(self.task, goal=self.model.encode(goal))
-        count = len(goal)
+            self.task, self.stages = replace(self.task, goal=self.model.encode(goal)), None
+        self._begin(len(goal))
+
+    def undertake(self, task: Task, stages: Stages, environments: int) -> None:
+        """Begin an episode in each environment, with a task of several stages.
+
+        Args:
+            task: horizon, weights, guardrails.
+            stages: the goals.
+            environments: how many.
+        """
+        self.task, self.stages = task, stages
+        self._begin(environments)
+
+    def _begin(self, count: int) -> None:
         self.actor.begin(count)
+        if self.stages is not None:
+            self.stages.begin(count)
         self.block = self.task.goal.new_zeros(count, self.model.block, self.model.action.width // self.model.block)
         self.done = torch.full((count,), self.model.block)  # steps of its block that each environment has taken
         self.time = torch.full((count,), -1)
@@ -86,8 +121,9 @@ class Agent:
     def begin_again(self, rows: Tensor) -> None:
         """New episodes, towards the same goals, in some environments; `rows` `(B,)`."""
         self.done[rows], self.time[rows] = self.model.block, -1
-        if isinstance(self.actor, Planning):
-            self.actor.forget(rows)
+        self.actor.forget(rows)
+        if self.stages is not None:
+            self.stages.at[rows] = 0
 
     def act(self, frames: Tensor) -> Tensor:
         """The next action of the environment.
@@ -116,7 +152,7 @@ class Agent:
         """Look, and fill the blocks of the environments that are due."""
         with torch.no_grad():
             state = self.model.encode(frames[due])
-        task = self.task.of(due)
+        task = staged_task(self.task, self.stages, state, due, self.actor)
         action = self.actor.act(state, task, due)
         self.block[due] = action.unflatten(1, (self.model.block, -1))
         self.done[due], self.time[due] = 0, self.time[due] + 1
@@ -136,10 +172,29 @@ class Agent:
         self.memory.write(Moment(self.time.clone(), state, action, energy))
 
     def _watch(self, state: Tensor, action: Tensor, task: Task, due: Tensor) -> None:
-        plan = self.actor.found if isinstance(self.actor, Planning) else None
+        actor = self.actor.decides if isinstance(self.actor, Adjusting) else self.actor
+        plan = actor.found if isinstance(actor, Planning | Mixture) else None
         actions = plan.actions if plan else action[:, None]
         with torch.no_grad():
             states, _ = imagine(self.model, state, actions)
         disagreement = state.new_zeros(len(state), 1)
         terms = self.cost.terms(state[:, None], action[:, None], task, disagreement)
-        self.last = Decision(due, state, action, plan, states, {name: one[:, 0] for name, one in terms.items()})
+        told = (actor.choice, actor.situation) if isinstance(actor, Mixture) else ()
+        self.last = Decision(due, state, action, plan, states, {name: one[:, 0] for name, one in terms.items()}, *told)
+
+
+def staged_task(task: Task, stages: Stages | None, state: Tensor, rows: Tensor, actor: Decides) -> Task:
+    """The task of some environments, at the stage that each has come to.
+
+    Args:
+        task: of all.
+        stages: its sub-goals, or None.
+        state: what they see, `(B, N, D)`.
+        rows: which they are, `(B,)`.
+        actor: forgets the plans towards a goal that was left behind.
+    """
+    if stages is None:
+        return task.of(rows)
+    goal, turned = stages.follow(state, rows)
+    actor.forget(rows[turned])
+    return replace(task, goal=goal)

@@ -17,6 +17,9 @@ from jepa_pretrain.contracts import UserError
 
 HOLD = 0.9  # probability that a sticky action is held for another step
 ALIGNED = 10.0  # pixels beside the door's axis at which one can go straight through
+U_WAY = torch.tensor(
+    [[-1.0, 1], [0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1]]
+)  # cells of PointMaze_UMaze, in order
 BEYOND = 14.0  # pixels behind the wall's axis, where one is through
 
 
@@ -92,8 +95,32 @@ def _towards(agent: Tensor, goal: Tensor) -> Tensor:
     return gap / gap.norm(dim=1, keepdim=True).clamp_min(1.0)
 
 
+class UMazeStraight:
+    """Pushes straight to the goal, with the brake of its own speed, whatever stands between."""
+
+    def begin(self) -> None:
+        """Nothing is remembered."""
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        gap = self.waypoint(seen.state) - seen.state[:, :2]
+        return (4.0 * gap - 1.0 * seen.state[:, 4:6]).clamp(-1, 1)
+
+    def waypoint(self, state: Tensor) -> Tensor:
+        """Where to go now, (B, 2)."""
+        return state[:, 2:4]
+
+
+class UMazeExpert(UMazeStraight):
+    """Cell by cell along the U."""
+
+    def waypoint(self, state: Tensor) -> Tensor:
+        here, there = (torch.cdist(state[:, i : i + 2], U_WAY).argmin(1) for i in (0, 2))
+        return torch.where((here == there)[:, None], state[:, 2:4], U_WAY[here + torch.sign(there - here)])
+
+
 SCRIPTED = {
     "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
+    "PointMaze_UMaze-v3": {"expert": UMazeExpert, "straight": UMazeStraight},
     "jepa_pretrain/FourRooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/Rooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/RoomsSteps-v0": {"expert": lambda: Stepping(RoomsExpert()),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.recorded import Recorded
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import ActionSpace, Continuous
@@ -132,6 +133,8 @@ class Cost(nn.Module):
 
 def _at_steps(critic: nn.Module, states: Tensor, task: Task) -> Tensor:
     """A critic at every state of a plan, `(B, L, N, D)` -> `(B, L)`."""
+    if isinstance(critic, StepsToGo):
+        return critic.along(states, task.goal)
     batch, steps = states.shape[:2]
     rows = torch.arange(batch, device=states.device).repeat_interleave(steps)
     return critic(states.flatten(0, 1), task.of(rows)).unflatten(0, (batch, steps))

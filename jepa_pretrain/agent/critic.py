@@ -150,9 +150,20 @@ class StepsToGo(nn.Module):
 
     def between(self, state: Tensor, goal: Tensor) -> Tensor:
         """`(B, N, D)`, `(B or 1, N, D)` -> `(B,)`."""
-        s = (state.flatten(1) - self.centre) / self.scale
-        g = ((goal.flatten(1) - self.centre) / self.scale).expand_as(s)
-        return F.softplus(self.net(torch.cat([s, g, s - g], 1)))[:, 0]
+        return self.along(state[:, None], goal)[:, 0]
+
+    def along(self, states: Tensor, goal: Tensor) -> Tensor:
+        """States on the way to one goal each, `(B, L, N, D)`, `(B or 1, N, D)` -> `(B, L)`.
+
+        The net reads state, goal and their difference. Its first layer is applied to state and goal by themselves, so
+        that the goal's part is computed once; and step after step, so that a processor's cache holds what is computed.
+        """
+        s, g = ((one.flatten(-2) - self.centre) / self.scale for one in (states, goal))
+        own, other, gap = self.net[0].weight.chunk(3, dim=1)  # (hidden, N D) each
+        own, towards = own + gap, F.linear(g, other - gap, self.net[0].bias)
+        rest = self.net[1:]
+        values = [rest(F.linear(one, own) + towards) for one in s.unbind(1)]  # (B, 1) each
+        return F.softplus(torch.cat(values, dim=1))
 
     def forward(self, state: Tensor, task: Task) -> Tensor:
         """`(B, N, D)` -> `(B,)`."""

@@ -4,14 +4,16 @@ import numpy as np
 import torch
 
 from jepa_pretrain.agent.environments import Environments, Options
+from jepa_pretrain.agent.pointmaze import REACH
 from jepa_pretrain.agent.trials import Trial
 from jepa_pretrain.contracts import UserError
 
 ROUNDS = 100  # of resets, at most
+NEAR = 0.1  # in worlds that are one unit wide
 
 
 def drawn_trials(
-    environments: Environments, count: int, seed: int, options: Options | None = None, apart: float = 0.1
+    environments: Environments, count: int, seed: int, options: Options | None = None, apart: float | None = None
 ) -> list[Trial]:
     """Trials in environments that can be put at their goal.
 
@@ -23,12 +25,14 @@ def drawn_trials(
         count: how many.
         seed: names them.
         options: further reset options.
-        apart: starts nearer to their goal than this count as solved and are left out.
+        apart: starts nearer to their goal than this count as solved and are left out; by default what the environment
+            calls near.
 
     Raises:
         UserError: an environment that cannot be put at its goal, or that hardly draws a start away from it.
     """
     trials: list[Trial] = []
+    apart = (REACH if environments.name.startswith("PointMaze") else NEAR) if apart is None else apart
     for turn in range(ROUNDS):
         seeds = [int(one) for one in np.random.default_rng([seed, 5, turn]).integers(2**31, size=environments.count)]
         begin = dict(options or {})

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from jepa_pretrain.agent.pointmaze import Placed
 from jepa_pretrain.contracts import UserError
 
 try:
@@ -227,7 +228,8 @@ def _prepare(name: str) -> None:
 
 def _make(name: str, number: int, size: int) -> Viewed:
     try:
-        return Viewed(gym.make(name, render_mode="rgb_array", disable_env_checker=True), number, size)
+        env = gym.make(name, render_mode="rgb_array", disable_env_checker=True)
+        return Viewed(Placed(env) if name.startswith("PointMaze") else env, number, size)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{name} lacks a package: pip install 'jepa-pretrain[agent]' ({error})") from None
     except (gym.error.Error, ModuleNotFoundError) as error:

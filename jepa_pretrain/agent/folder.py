@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from jepa_pretrain.agent.actor import Policy, action_lists
 from jepa_pretrain.agent.agent import Agent
+from jepa_pretrain.agent.configured import configurator_of, configured, readout_of
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import EnergyAfter, EnergyToCome, StepsToGo
 from jepa_pretrain.agent.guardrails import HalfSpace, KeepOut
 from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.levels import LevelModel, model_of
 from jepa_pretrain.agent.memory import Memory
-from jepa_pretrain.agent.plain import NUMBERS, checked, refusing, settings, under
+from jepa_pretrain.agent.plain import NUMBERS, module_of, refusing, settings, under
+from jepa_pretrain.agent.readout import Readout
 from jepa_pretrain.agent.searches import describe, planner_of, space_of
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.interop.architectures import check_shapes
 from jepa_pretrain.interop.export import write
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.interop.placing import placed_folder
-from jepa_pretrain.interop.weights import fill, shapes
 from jepa_pretrain.models.described import described
 from jepa_pretrain.models.hierarchy import Hierarchy
 from jepa_pretrain.models.world import World
@@ -93,10 +93,10 @@ def load_agent(folder: str | Path) -> Agent:
         raise UserError(f"{folder}/agent.safetensors is missing or damaged: {printable(str(error))[:200]}") from error
     model = _model(folder, plain["worlds"], plain.get("action"))
     critics = {
-        name: _module(one, CRITICS, under(tensors, f"critics.{name}."), source)
+        name: module_of(one, CRITICS, under(tensors, f"critics.{name}."), source)
         for name, one in plain["critics"].items()
     }
-    policy = plain["policy"] and _module(plain["policy"], POLICIES, under(tensors, "policy."), source)
+    policy = plain["policy"] and module_of(plain["policy"], POLICIES, under(tensors, "policy."), source)
     _check_fit(model, critics, source)
     return refusing(
         source,
@@ -109,6 +109,8 @@ def load_agent(folder: str | Path) -> Agent:
             bool(plain["reactive"]),
             Memory(plain["memory"]) if plain["memory"] is not None else None,
             plain["seed"],
+            configurator=configurator_of(plain.get("configurator"), under(tensors, "configurator."), source),
+            readout=readout_of(under(tensors, "readout."), model, source),
         ),
     )
 
@@ -149,6 +151,11 @@ def _content(agent: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "memory": None if agent.memory is None else agent.memory.capacity,
         "seed": agent.seed,
     }
+    if agent.configurator is not None:
+        plain["configurator"], parts = configured(agent.configurator)
+        tensors |= {f"configurator.{key}": one for key, one in parts.items()}
+    if agent.readout is not None:
+        tensors |= {f"readout.{one.name}": getattr(agent.readout, one.name) for one in dataclasses.fields(Readout)}
     if isinstance(agent.model, LevelModel):  # a `World` knows its own
         plain["action"] = action_lists(agent.model.action)
     return plain, {name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}
@@ -165,16 +172,6 @@ def _model(folder: Path, count: int, action: object) -> Learned | Ensemble | Lev
             raise UserError(f"{folder}/world-{number} holds a {type(world).__name__}, which is no world model")
         models.append(Learned(world))
     return models[0] if count == 1 else Ensemble(models)
-
-
-def _module(value: object, known: dict[str, type[nn.Module]], weights: dict[str, Tensor], source: str) -> nn.Module:
-    """A critic or policy with its weights; compared with them before any memory is taken."""
-    name, args = checked(value, known, source)
-    with torch.device("meta"):
-        check_shapes(shapes(refusing(source, lambda: known[name](**args)).state_dict()), shapes(weights), source)
-    module = refusing(source, lambda: known[name](**args))
-    fill(module, weights, source)
-    return module.eval()
 
 
 def _task(value: object, tensors: dict[str, Tensor], goal: Tensor, source: str) -> Task:

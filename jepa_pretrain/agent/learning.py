@@ -50,7 +50,7 @@ def learn_steps(
     steps: int = 2000,
     batch: int = 512,
     rate: float = 1e-3,
-    expectile: float = 0.7,
+    expectile: float = 0.9,
     momentum: float = 0.98,
 ) -> float:
     """Steps-to-go by temporal differences on recorded states, without actions (as in IQL, arXiv 2110.06169).

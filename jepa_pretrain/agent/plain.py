@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.architectures import check_shapes
+from jepa_pretrain.interop.weights import fill, shapes
 from jepa_pretrain.untrusted import shown
 
 NUMBERS = 1 << 16  # the largest whole number and the longest list in an agent.json
@@ -59,3 +62,13 @@ def refusing(source: str, make: Callable[[], Any]) -> Any:
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+
+def module_of(value: object, known: dict[str, type[nn.Module]], weights: dict[str, Tensor], source: str) -> nn.Module:
+    """A critic or policy with its weights; compared with them before any memory is taken."""
+    name, args = checked(value, known, source)
+    with torch.device("meta"):
+        check_shapes(shapes(refusing(source, lambda: known[name](**args)).state_dict()), shapes(weights), source)
+    module = refusing(source, lambda: known[name](**args))
+    fill(module, weights, source)
+    return module.eval()

@@ -12,6 +12,16 @@ from jepa_pretrain.agent.world_model import imagine
 from jepa_pretrain.contracts import UserError
 
 
+class Chosen(NamedTuple):
+    """How a configurator had it act, and what it saw."""
+
+    mode: int  # index of `configurator.MODES`
+    why: int  # index of `configurator.WHY`
+    cost: float
+    gain: float
+    surprise: float
+
+
 class Level(NamedTuple):
     """What one level of a hierarchy thought, in one decision; H' steps, 0 where it had nothing to add."""
 
@@ -32,6 +42,7 @@ class Thought(NamedTuple):
     candidates: Tensor  # (K, L * block, a) plans it weighed last, the best first, as actions of the environment
     terms: dict[str, float]  # every term of the cost, of what it saw
     safe: bool  # its plan keeps all hard guardrails
+    chosen: Chosen | None = None
     levels: tuple[Level, ...] = ()  # the upper levels of a hierarchy, from the second upwards
     places: Tensor | None = None  # (L, 2) where the agent was in the imagined frames
     branches: Tensor | None = None  # (K, L, 2) likewise, of plans that it weighed, or of what chance may bring
@@ -98,8 +109,11 @@ class Recorder:
             terms = {name: one[place].item() for name, one in decision.terms.items()}
             safe = decision.plan is None or bool(decision.plan.safe[place])
             levels, where = self._levels(decision, place), self._where(nearest)
+            chosen = _chosen(decision, place)
             self.thoughts.append(
-                Thought(len(self.frames), self.bank[nearest], distance, plans, terms, safe, levels, where, branches)
+                Thought(
+                    len(self.frames), self.bank[nearest], distance, plans, terms, safe, chosen, levels, where, branches
+                )
             )
         self.seen = decision
         self.frames.append(frame.clone())
@@ -156,3 +170,12 @@ class Recorder:
         if not self.thoughts:
             raise UserError("no decision was watched: call `watch` after each `act`")
         return Episode(torch.stack(self.frames), self.goal, self.agent.model.block, self.thoughts)
+
+
+def _chosen(decision: Decision, place: int) -> Chosen | None:
+    """What the configurator said of one environment."""
+    choice, seen = decision.choice, decision.situation
+    if choice is None or seen is None:
+        return None
+    mode, why = (int(one[place]) for one in choice)
+    return Chosen(mode, why, *(float(one[place]) for one in (seen.cost, seen.gain, seen.surprise)))

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_pretrain.agent.actor import Decides
+from jepa_pretrain.agent.agent import staged_task
 from jepa_pretrain.agent.behaviours import Behaviour
 from jepa_pretrain.agent.environments import Environments, Options, Seen
+from jepa_pretrain.agent.stages import Stages
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
 
@@ -50,14 +53,6 @@ class Actor(Protocol):
         ...
 
 
-class Decides(Protocol):
-    """Mode-2 or Mode-1: `actor.Planning` and `actor.Policy`."""
-
-    def begin(self, environments: int) -> None: ...
-
-    def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor: ...
-
-
 class Pursuit:
     """An agent after the goals of trials: encodes what it sees, decides on a block of actions, looks again.
 
@@ -65,19 +60,25 @@ class Pursuit:
         model: The world model, which encodes.
         decides: A planner or a policy.
         task: Horizon, weights and guardrails; its goal is replaced by those of the trials.
+        stages: Sub-goals that are pursued in place of the trials' pictures.
     """
 
-    def __init__(self, model: WorldModel, decides: Decides, task: Task) -> None:
-        self.model, self.decides, self.task = model, decides, task
+    def __init__(self, model: WorldModel, decides: Decides, task: Task, stages: Stages | None = None) -> None:
+        self.model, self.decides, self.task, self.stages = model, decides, task, stages
 
     def begin(self, goal: Tensor) -> None:
-        self.task = replace(self.task, goal=self.model.encode(goal))
+        if self.stages is None:
+            self.task = replace(self.task, goal=self.model.encode(goal))
+        else:
+            self.stages.begin(len(goal))
         self.decides.begin(len(goal))
 
     def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
-        state, on = self.model.encode(look()), seen.running.nonzero()[:, 0]  # trials that are over need no plan
-        action = self.decides.act(state[on], self.task.of(on), on)
-        filled = action.new_zeros(len(state), action.shape[1]).index_copy(0, on, action)
+        frames, on = look(), seen.running.nonzero()[:, 0]  # trials that are over need no plan
+        state = self.model.encode(frames[on])
+        task = staged_task(self.task, self.stages, state, on, self.decides)
+        action = self.decides.act(state, task, on)
+        filled = action.new_zeros(len(frames), action.shape[1]).index_copy(0, on, action)
         return filled.unflatten(1, (self.model.block, -1))  # (B, block, a)
 
 

@@ -85,11 +85,11 @@ def futures(model: WorldModel, state: Tensor, plan: Tensor, chance: Tensor | Non
     else:
         state, plan = (one.repeat_interleave(samples, dim=0) for one in (state, plan))
         rolled = [_unrolled(one, state, plan, chance.flatten(0, 1)) for one in members(model)]
+    if len(rolled) == 1:  # nothing to compare, and nothing to copy
+        return Futures(rolled[0].unflatten(0, (-1, samples)), None)  # (R, S, L, N, D)
     states = torch.stack([one.unflatten(0, (-1, samples)) for one in rolled], dim=1)  # (R, M, S, L, N, D)
-    disagreement = None
-    if states.shape[1] > 1:
-        variance = states.var(1, unbiased=False, keepdim=True).mean((-1, -2))  # (R, 1, S, L)
-        disagreement = variance.expand(-1, states.shape[1], -1, -1).flatten(1, 2)
+    variance = states.var(1, unbiased=False, keepdim=True).mean((-1, -2))  # (R, 1, S, L)
+    disagreement = variance.expand(-1, states.shape[1], -1, -1).flatten(1, 2)
     return Futures(states.flatten(1, 2), disagreement)
 
 

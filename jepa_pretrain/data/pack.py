@@ -208,3 +208,5 @@ def _tell(job: Job, console: Console) -> None:
     console.print(f"{count} samples, {len(parts)} shards, {size / 2**20:.1f} MiB in {job.out}", soft_wrap=True)
     if not complete:
         console.print("other shards are still missing; whoever writes the last one writes index.json", soft_wrap=True)
+    elif not count:
+        raise UserError(f"none of the {len(bad)} samples could be packed: {job.out} holds nothing to train on")

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, Masks, UserError
-from jepa_pretrain.data.clips import SINGLE, Span, Taken, even
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.order import Draw, InOrder, Shuffled, Slots
 from jepa_pretrain.data.parcel import Outbox, Parcel
 from jepa_pretrain.data.samples import Sample, Samples
+from jepa_pretrain.data.spans import SINGLE, Span, Taken, even
 from jepa_pretrain.data.stack import Stack, plain_memory
 from jepa_pretrain.data.views import View
 from jepa_pretrain.seeds import seed_of

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
-from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, Span, Taken, actions_at, decode, is_video
+from jepa_pretrain.data.clips import EXTENSIONS, decode, is_video
 from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.labels import label_of
+from jepa_pretrain.data.spans import SINGLE, Span, Taken, actions_at
 from jepa_pretrain.data.tensors import ACTIONS, read_actions
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import torch
 from lightning import LightningDataModule
 
 from jepa_pretrain.contracts import Batch, Grid, Masker, UserError
-from jepa_pretrain.data.clips import SINGLE, Span
 from jepa_pretrain.data.index import Index, open_index
 from jepa_pretrain.data.order import Draw, InOrder, Shuffled
 from jepa_pretrain.data.pictures import Pictures
+from jepa_pretrain.data.spans import SINGLE, Span
 from jepa_pretrain.data.stream import Loader
 from jepa_pretrain.data.views import CentreCrop, View
 

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard, TooLarge
-from jepa_pretrain.data.clips import EXTENSIONS, SINGLE, decode
+from jepa_pretrain.data.clips import EXTENSIONS, decode
 from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import Index, open_index
 from jepa_pretrain.data.labels import label_of
+from jepa_pretrain.data.spans import SINGLE
 from jepa_pretrain.data.views import resize
 
 CELL, LINE, GAP = 112, 16, 6  # pixels: picture, caption, space between

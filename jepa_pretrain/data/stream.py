@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from jepa_pretrain.contracts import Batch, UserError
-from jepa_pretrain.data.clips import SINGLE, Span
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.order import Draw, InOrder, Steps
 from jepa_pretrain.data.parcel import Inbox, Outbox
 from jepa_pretrain.data.pictures import Pictures
+from jepa_pretrain.data.spans import SINGLE, Span
 from jepa_pretrain.data.views import View
 
 GRACE = 60  # seconds that a worker goes on for after SIGTERM, while the training process ends its step and saves

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.archive import Shard
-from jepa_pretrain.data.clips import Span, videos
+from jepa_pretrain.data.clips import videos
 from jepa_pretrain.data.images import BrokenPicture
 from jepa_pretrain.data.index import open_index
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.tensors import ACTIONS, TRUTH, read_actions, read_tensors, write_tensors
 from jepa_pretrain.data.writer import Bad, Fields, Plan, TarWriter, finish_shard, finished, shard_name, write_index
 from jepa_pretrain.untrusted import parse_json

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.paint import flow
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.tensors import TRUTH, read_tensors
 
 IN_TIME = ("position", "velocity", "visible")  # one row per frame

@@ -16,8 +16,8 @@ import torch
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from jepa_pretrain.data.clips import ROUNDING, Span, Taken
 from jepa_pretrain.data.images import BrokenPicture
+from jepa_pretrain.data.spans import ROUNDING, Span, Taken
 from jepa_pretrain.untrusted import printable
 
 FORMATS = "mov,mp4,avi,matroska,webm,gif,mpeg,mpegts,ogg,asf,flv,mpegvideo,h264,hevc,ivf"

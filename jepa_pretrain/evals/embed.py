@@ -15,6 +15,7 @@ from jepa_pretrain.data.images import EXTENSIONS, BrokenPicture, decode
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.evals.encoders import resolve
 from jepa_pretrain.evals.reader import DEFAULT
+from jepa_pretrain.interop.frozen import FrozenEncoder
 
 
 def embed(
@@ -35,6 +36,9 @@ def embed(
     model, console = resolve(encoder, DEFAULT), Console()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(where)
+    if isinstance(model, FrozenEncoder) and not model.takes_pictures:
+        line = f"{encoder} takes clips of {model.frames} frames, so each picture is held for as long"
+        console.print(line, highlight=False, soft_wrap=True)
     part, broken, written = Path(out + ".part"), [], 0
     schema = arrow.schema([("file", arrow.string()), ("feature", arrow.list_(arrow.float32()))])
     try:
@@ -96,4 +100,5 @@ def _decoded(files: list[Path], folder: Path, broken: list[str]) -> Iterator[tup
 @torch.inference_mode()
 def _features(model: torch.nn.Module, images: torch.Tensor, layers: int) -> np.ndarray:
     """(B, D) float32."""
+    images = model.held(images) if isinstance(model, FrozenEncoder) else images
     return torch.cat([one.mean(dim=1) for one in model.forward_layers(images, layers)], dim=-1).float().cpu().numpy()

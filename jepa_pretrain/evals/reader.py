@@ -7,9 +7,9 @@ from rich.console import Console
 from torch import nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.index import Index
 from jepa_pretrain.data.samples import holds_videos
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import Loader, batches
 from jepa_pretrain.data.views import CentreCrop
 

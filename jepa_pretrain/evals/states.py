@@ -7,8 +7,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.data.clips import even
 from jepa_pretrain.data.index import open_index
+from jepa_pretrain.data.spans import even
 from jepa_pretrain.data.truth import truth
 from jepa_pretrain.evals.features import check_finite, followed
 from jepa_pretrain.evals.reader import Reader

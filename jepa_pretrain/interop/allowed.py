@@ -8,6 +8,7 @@ LEVELS = 16
 SIDE = 2048  # pixels of a picture that an encoder may take; a timm model is tried on one of that size when it is made
 PREDICTORS = (
     "MaskedPredictor", "RotaryPredictor", "TiledRotaryPredictor", "DensePredictor", "DenseRotaryPredictor",
+    "MultilevelPredictor", "ActionPredictor",
 )  # fmt: skip
 
 
@@ -56,10 +57,6 @@ def _counts(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) <= LEVELS and all(whole(one, 1, 1 << 16) for one in value)
 
 
-def _several(one: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, list | tuple) and len(value) <= WIDE and all(map(one, value))
-
-
 def _depths(value: object) -> bool:
     """Blocks of each stage."""
     return _counts(value) and all(one <= DEEP for one in value)
@@ -87,12 +84,14 @@ TIMM_OPTIONS: dict[str, Callable[[object], bool]] = {
 }  # fmt: skip
 PREDICTOR = {key: _count(WIDE) for key in ("encoder_width", "width", "heads")} | {
     "depth": _from_zero(DEEP), "grid": _grid, "joint": _flag, "fuse": _or_none(_count(WIDE)),
+    "out": _or_none(_count(WIDE)), "span": _count(SIDE), "actions": _count(WIDE), "extrinsics": _flag,
 }  # fmt: skip
 ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument read from a file may be
     "ViT": VIT,
     "RotaryViT": VIT,
     "TiledRotaryViT": VIT,
     "MixedViT": VIT,
+    "MultilevelViT": VIT,
     "TimmEncoder": STATISTICS
     | {"image_size": _count(SIDE), "name": lambda value: isinstance(value, str) and 0 < len(value) < 200}
     | {"cifar_stem": _flag, "options": _timm_options, "eps": _number(1e-16, 1)},

@@ -8,11 +8,13 @@ from torch import Size, nn
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.allowed import ALLOWED, LEVELS
 from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
+from jepa_pretrain.models.action_predictor import ActionPredictor
 from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.frames import Pixels, SmallConv
 from jepa_pretrain.models.hierarchy import Hierarchy
 from jepa_pretrain.models.latent import Discrete, Gaussian, Sparse
 from jepa_pretrain.models.level import Level
+from jepa_pretrain.models.multilevel import MultilevelPredictor, MultilevelViT
 from jepa_pretrain.models.predictor import (
     DensePredictor,
     DenseRotaryPredictor,
@@ -29,10 +31,11 @@ from jepa_pretrain.models.world import World
 from jepa_pretrain.untrusted import shown
 
 # of pictures, clips, a hierarchy's moments
-ENCODERS = (ViT, RotaryViT, TiledRotaryViT, MixedViT, TimmEncoder, SmallConv, Pixels)
+ENCODERS = (ViT, RotaryViT, TiledRotaryViT, MixedViT, MultilevelViT, TimmEncoder, SmallConv, Pixels)
 FRAMES = {one.__name__: one for one in ENCODERS}
 KNOWN = FRAMES | {"Hierarchy": Hierarchy, "World": World}
 PREDICTORS = (MaskedPredictor, RotaryPredictor, TiledRotaryPredictor, DensePredictor, DenseRotaryPredictor)
+PREDICTORS += (MultilevelPredictor, ActionPredictor)
 HEADS = {one.__name__: one for one in (*PREDICTORS, Projector)}  # what stands on an encoder in training
 MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse)
 PARTS = {one.__name__: one for one in MODULES}
@@ -84,9 +87,13 @@ def build(
     """
     if not isinstance(architecture, dict) or not isinstance(architecture.get("args"), dict):
         raise UserError('the architecture must read {"class": name, "args": {...}}; export the encoder again')
-    architecture = _checked(architecture, among)
-    with torch.device("meta"):  # the shapes without their memory
-        check_shapes({key: one.shape for key, one in _make(architecture).state_dict().items()}, weights, source)
+    try:
+        architecture = _checked(architecture, among)
+        with torch.device("meta"):  # the shapes without their memory
+            own = {key: one.shape for key, one in _make(architecture).state_dict().items()}
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    check_shapes(own, weights, source)
     return _make(architecture)
 
 

@@ -24,6 +24,7 @@ PLACES = {"encoder": "encoder.", "target": "target.module.", "predictor": "predi
 OPEN = (
     "joint",
     "fuse",
+    "out",
     "mlp_ratio",
     "cifar_stem",
     "image_size",
@@ -62,6 +63,8 @@ def begin_from(method: nn.Module, source: str) -> list[str]:
 def _found(encoder: nn.Module, source: str) -> dict[str, Part]:
     """The parts of the checkpoint by the names of a method's modules."""
     spec = parse(source, encoder.image_size)
+    if (asked := spec.options["image_size"]) != encoder.image_size:
+        raise UserError(f"{source} asks for {asked} px, the recipe's encoder takes {encoder.image_size}: leave it out")
     if encoder.config.get("tubelet", 1) > 1:
         spec.options.setdefault("frames", encoder.config["frames"])
     place = Path(spec.place)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from jepa_pretrain.contracts import UserError
+from jepa_pretrain.interop.kinds import found
 from jepa_pretrain.untrusted import printable
 
 DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError, AttributeError, AssertionError)
@@ -52,7 +53,7 @@ def _check_container(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-        raise UserError(f"{path} is truncated or not a checkpoint") from None
+        raise UserError(f"{path} is truncated or not a checkpoint: expected torch's zip, found {found(path)}") from None
     if packed:
         raise UserError(f"{path} is damaged or not a checkpoint: torch does not compress what it writes")
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.checkpoint import read
+from jepa_pretrain.interop.kinds import found
 from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown
 
 LARGEST = 16 * MIB  # bytes of a config.json; a million class names fit
@@ -78,4 +79,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(inside(path))
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path} is truncated or damaged: {printable(str(error))[:200]}") from error
+        reason = printable(str(error))[:120]
+        raise UserError(
+            f"{path} is truncated or damaged: expected safetensors, found {found(path)}; {reason}"
+        ) from error

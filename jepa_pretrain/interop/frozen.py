@@ -1,5 +1,7 @@
 """The frozen encoder: what is left of a pretraining run, and all that an evaluation or an agent ever sees of it."""
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -7,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Grid, UserError
-from jepa_pretrain.interop.architectures import build, describe
+from jepa_pretrain.interop.architectures import describe
 from jepa_pretrain.interop.checkpoint import read
-from jepa_pretrain.interop.export import FORMAT, from_checkpoint
-from jepa_pretrain.interop.files import read_folder_json, read_weights
+from jepa_pretrain.interop.export import from_checkpoint
+from jepa_pretrain.interop.exported import read_exported
+from jepa_pretrain.interop.files import read_folder_json
 from jepa_pretrain.interop.from_timm import by_name
 from jepa_pretrain.interop.reading import is_ours, is_training_checkpoint, read_parts
-from jepa_pretrain.interop.spec import Spec, parse
-from jepa_pretrain.interop.transform import Transform
-from jepa_pretrain.interop.weights import fill, normalisation, shapes
-from jepa_pretrain.untrusted import shown
+from jepa_pretrain.interop.spec import parse
+from jepa_pretrain.interop.tails import Backbone, Classifier
+from jepa_pretrain.interop.transform import Transform, opened
+from jepa_pretrain.models.rotary_vit import MixedViT
 
 
 class FrozenEncoder(nn.Module):
@@ -69,13 +72,13 @@ class FrozenEncoder(nn.Module):
             encoder = by_name(spec.place, spec.options.get("image_size", 224), pretrained=not untrained)
             return cls(encoder, name=str(path), untrained=untrained)
         if place.is_dir() and is_ours(read_folder_json(place, "config.json")):
-            return cls(*_exported(place, spec), name=str(path), untrained=untrained)
+            return cls(*read_exported(place, spec), name=str(path), untrained=untrained)
         if untrained:
             raise UserError(f"{path}: fresh weights are drawn for exported folders and for timm's models by name")
         if place.is_file() and is_training_checkpoint(checkpoint := read(place)):
             return cls(*from_checkpoint(place, checkpoint), name=str(path))
         if not place.exists() and not spec.place.startswith("local-dir:"):
-            raise UserError(f"{place} is no exported encoder: no config.json there (`jepa-pretrain export` makes one)")
+            raise UserError(f"there is nothing at {place}: expected a folder, a checkpoint, or timm:NAME")
         parts = read_parts(spec)
         provenance = {"origin": parts.origin, "notes": list(parts.notes), "file": place.name}
         return cls(parts.encoder.make(str(path)), provenance, name=str(path))
@@ -143,6 +146,42 @@ class FrozenEncoder(nn.Module):
         maps = joined.mT.unflatten(2, (-1, self.grid.h, self.grid.w))  # (B, D, t, h, w)
         return maps if images.dim() == 5 else maps.squeeze(2)
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it takes pictures as they are; an encoder of clips alone has to be shown a picture for as long."""
+        return self.frames == 1 or isinstance(self.encoder, MixedViT)
+
+    def held(self, images: Tensor) -> Tensor:
+        """Pictures `(B, C, H, W)`, as clips in which nothing moves where it takes clips alone."""
+        return images if self.takes_pictures else images.unsqueeze(2).expand(-1, -1, self.frames, -1, -1)
+
+    def embed(self, files: Sequence[str | Path], layers: int = 1, batch_size: int = 64) -> Tensor:
+        """Features of picture files, `(files, D)` float32 on the CPU; of whole folders: `jepa-pretrain embed`.
+
+        Args:
+            files: Pictures of any size.
+            layers: As in `features`.
+            batch_size: Pictures at a time.
+
+        Raises:
+            UserError: No files, or one that is no picture.
+        """
+        if not files:
+            raise UserError("there are no pictures to embed: the list of files is empty")
+        rows, device = [], self.encoder.normalise.mean.device
+        for start in range(0, len(files), batch_size):
+            images = torch.stack([self.transform(opened(file)) for file in files[start : start + batch_size]])
+            rows.append(self.features(self.held(images.to(device)), layers).float().cpu())
+        return torch.cat(rows)
+
+    def classifier(self, classes: int) -> Classifier:
+        """A copy of the encoder that trains, with a linear layer on its averaged tokens."""
+        return Classifier(copy.deepcopy(self.encoder), classes)
+
+    def backbone(self) -> Backbone:
+        """This encoder as torchvision's detectors want one."""
+        return Backbone(self)
+
     def _clip(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, 1, H, W)`, and a plain word about a wrong size."""
         if images.dim() not in (4, 5):
@@ -151,44 +190,3 @@ class FrozenEncoder(nn.Module):
         if found != size:
             raise UserError(f"{self.name} takes {size[0]}x{size[1]} pixels, found {found[0]}x{found[1]}; resize first")
         return images.unsqueeze(2) if images.dim() == 4 else images
-
-
-def _exported(place: Path, spec: Spec) -> tuple[nn.Module, dict[str, Any]]:
-    """The encoder and the provenance of an exported folder; with `random:` the architecture alone."""
-    config, weights = _read_config(place), read_weights(place)
-    if (asked := spec.options.get("image_size", config["image_size"])) != config["image_size"]:
-        raise UserError(f"{place} takes pictures of {shown(config['image_size'])} px, and {asked} was asked for")
-    encoder = build(config["architecture"], shapes(weights), source=str(place))
-    _check(config, encoder, str(place))
-    if spec.kind == "random":
-        return encoder, {}
-    fill(encoder, weights, source=str(place))
-    return encoder, config["provenance"]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    config = read_folder_json(folder, "config.json")
-    if config.get("format") != FORMAT:
-        raise UserError(f"{path} is not of export format {FORMAT}; it may be newer than this package, or no export")
-    absent = {"architecture", "normalisation", "image_size", "grid", "width", "provenance"} - config.keys()
-    if absent:
-        raise UserError(f"{path} lacks {', '.join(sorted(absent))}; export the encoder again")
-    for key in ("normalisation", "provenance"):
-        if not isinstance(config[key], dict):
-            raise UserError(f"{path} is damaged: {key} should hold names and values, found {shown(config[key])}")
-    return config
-
-
-def _check(config: dict[str, Any], encoder: nn.Module, source: str) -> None:
-    """Refuse a config whose own statements contradict the encoder that it builds."""
-    built = {"grid": list(encoder.grid), "width": encoder.width, "image_size": encoder.image_size}
-    for key, expected in built.items():
-        if config[key] != expected:
-            raise UserError(
-                f"{source}/config.json: expected {key} {expected} for this class, found {shown(config[key])}"
-            )
-    for key, expected in normalisation(encoder).items():
-        found = config["normalisation"].get(key)
-        if found != expected:
-            raise UserError(f"{source}/config.json: expected {key} {expected}, found {shown(found)}")

@@ -34,6 +34,7 @@ class Parts(NamedTuple):
     online: Part | None = None  # the encoder that was trained, where the target is another
     predictor: Part | None = None
     projector: Part | None = None
+    dynamics: Part | None = None  # an action-conditioned predictor
     notes: tuple[str, ...] = ()  # what was left out or taken for granted, for the provenance
 
 
@@ -57,7 +58,7 @@ def side(tokens: int, source: str, name: str) -> int:
     return rows
 
 
-def resize_positions(table: Tensor, old: Grid, new: Grid, prefix: int = 0) -> Tensor:
+def resize_positions(table: Tensor, old: Grid, new: Grid, prefix: int = 0, antialias: bool = False) -> Tensor:
     """Positions of one grid interpolated to another: bicubic in the picture, for clips trilinear.
 
     Args:
@@ -65,6 +66,7 @@ def resize_positions(table: Tensor, old: Grid, new: Grid, prefix: int = 0) -> Te
         old: the grid that it is of.
         new: the grid that is wanted.
         prefix: tokens before the grid's (class and register tokens), whose positions stay as they are.
+        antialias: pictures' positions by torch's antialiased bicubic, which has another kernel.
 
     Returns:
         `(1, prefix + N', D)`.
@@ -74,7 +76,9 @@ def resize_positions(table: Tensor, old: Grid, new: Grid, prefix: int = 0) -> Te
     first, rest = table[:, :prefix], table[:, prefix:]
     maps = rest.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, D, t, h, w)
     if old.t == new.t == 1:
-        maps = F.interpolate(maps[:, :, 0], size=(new.h, new.w), mode="bicubic", align_corners=False).unsqueeze(2)
+        size = new.h, new.w
+        maps = F.interpolate(maps[:, :, 0], size=size, mode="bicubic", align_corners=False, antialias=antialias)
+        maps = maps.unsqueeze(2)
     else:
         maps = F.interpolate(maps, size=tuple(new), mode="trilinear", align_corners=False)
     return torch.cat([first, maps.permute(0, 2, 3, 4, 1).flatten(1, 3)], dim=1)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from jepa_pretrain.contracts import UserError
 
 KINDS = ("random", "timm", "ijepa", "vjepa", "vjepa2")
-OPTIONS = ("image_size", "frames", "heads", "predictor_heads", "mask_token")
+OPTIONS = ("image_size", "frames", "heads", "predictor_heads", "mask_token", "extrinsics")
+FROM_ZERO = ("mask_token", "extrinsics")
 
 
 class Spec(NamedTuple):
@@ -24,7 +25,7 @@ def parse(text: str, image_size: int | None = None) -> Spec:
         text: `PLACE`, `KIND:PLACE`, either followed by options, such as `vjepa2:vitl.pt?image_size=256&frames=16`.
             `image_size` and `frames` are the input that the encoder shall take, `heads` and `predictor_heads` the
             attention heads, which no file of Meta's names, and `mask_token` the number of the mask token of V-JEPA's
-            predictors, from 0.
+            predictors, from 0; `extrinsics` is 1 for an action-conditioned predictor that is told the camera's place.
         image_size: The same as the option, which goes first.
 
     Raises:
@@ -35,8 +36,10 @@ def parse(text: str, image_size: int | None = None) -> Spec:
     options = {} if image_size is None else {"image_size": image_size}
     for part in filter(None, tail.split("&")):
         key, _, value = part.partition("=")
-        if key not in OPTIONS or not value.isdecimal():
+        if key not in OPTIONS or not value.isdecimal() or len(value) > 6:
             raise UserError(f"{text}: {part!r} should read key=number; the keys are {', '.join(OPTIONS)}")
+        if int(value) == 0 and key not in FROM_ZERO:
+            raise UserError(f"{text}: {key} should be 1 or more, found 0")
         options[key] = int(value)
     known = bool(colon) and kind in KINDS
     return Spec(text, kind if known else None, rest if known else place, options)

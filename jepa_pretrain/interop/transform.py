@@ -1,5 +1,7 @@
 """From a picture as people have it to what an encoder takes: the middle of it, at the encoder's size, as uint8."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -37,6 +39,19 @@ class Transform:
         image = _resized(image, max(round(height * factor), self.size), max(round(width * factor), self.size))
         top, left = (image.shape[-2] - self.size) // 2, (image.shape[-1] - self.size) // 2
         return image[..., top : top + self.size, left : left + self.size]
+
+
+def opened(file: str | Path) -> Image.Image:
+    """A picture file, read whole.
+
+    Raises:
+        UserError: There is none, or it is no picture.
+    """
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} is no picture that can be read: {error}") from error
 
 
 def _tensor(picture: Image.Image | np.ndarray | Tensor) -> Tensor:

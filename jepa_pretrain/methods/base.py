@@ -13,7 +13,7 @@ from torch import Tensor
 from jepa_pretrain import distributed
 from jepa_pretrain.contracts import Batch, Encoder, Output, UserError
 from jepa_pretrain.methods.sharding import plain_class, shard
-from jepa_pretrain.models.vit import use_plain_attention
+from jepa_pretrain.models.vit import plain_attention_is_quicker, use_plain_attention
 from jepa_pretrain.ops import pool
 from jepa_pretrain.optim import OptimizerRecipe
 from jepa_pretrain.seeds import seed_of
@@ -77,7 +77,7 @@ class Method(lightning.LightningModule):
     def on_fit_start(self) -> None:
         if self._seed is None:  # else it is the checkpoint's
             self._seed = torch.initial_seed() % 2**63
-        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision):
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and plain_attention_is_quicker():
             use_plain_attention(self)
         if self.compile_modules:
             for module in self.children():

@@ -22,7 +22,9 @@ class StateEncoder(nn.Module):
         grid_below: rows and columns of the tokens below.
         grid: rows and columns of this level's states; fewer are averages, (1, 1) is a pooled state; None keeps them.
         window: moments below that a state reads: its own and those before it.
-        depth: transformer blocks over the tokens of the window; needed where it is longer than 1.
+        depth: transformer blocks over the tokens of the window. With 0 every moment of a longer window is encoded by
+            itself, and a linear map makes the state of their codes: how things move is then a difference of codes,
+            which blocks took much longer to find (`docs/hjepa.md`).
         heads: attention heads.
         hidden: hidden width of the head, twice `width` by default.
         batch_norm: batch norm in the head instead of layer norm, as published; then samples mix in training.
@@ -45,8 +47,6 @@ class StateEncoder(nn.Module):
     ) -> None:
         super().__init__()
         grid = tuple(grid or grid_below)
-        if window > 1 and not depth:
-            raise UserError("a window of more than one moment needs depth: attention is what reads it")
         if grid[0] > grid_below[0] or grid[1] > grid_below[1]:
             raise UserError(f"an abstraction has no more tokens than what it abstracts: {grid} from {grid_below}")
         if join and grid != (1, 1):
@@ -57,28 +57,37 @@ class StateEncoder(nn.Module):
         )  # fmt: skip
         self.below, self.width, self.window, self.join = below, width, window, join
         self.grid_below, self.grid = tuple(grid_below), grid
-        self.moment = nn.Parameter(torch.zeros(window, 1, below))  # how long ago
+        apart = window > 1 and not depth  # every moment of the window by itself
+        self.moment = None if apart else nn.Parameter(torch.zeros(window, 1, below))  # how long ago
         self.blocks = blocks(depth, below, heads)
         hidden, read = hidden or 2 * width, below * grid_below[0] * grid_below[1] if join else below
         if batch_norm:
             self.head = Projector(read, (hidden,), width)
         else:
             self.head = nn.Sequential(nn.LayerNorm(read), nn.Linear(read, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.fuse = nn.Linear(window * width, width) if apart else None
         init_weights(self.blocks, self.blocks)
-        nn.init.trunc_normal_(self.moment, std=0.02)
+        if self.moment is not None:
+            nn.init.trunc_normal_(self.moment, std=0.02)
 
     def forward(self, windows: Tensor) -> Tensor:
         """`(B, L, window, N, D below)` -> `(B, L, N', D)`."""
         batch, length, _, tokens, _ = windows.shape
+        if self.fuse is not None:
+            codes = self._code(windows.flatten(0, 2)).unflatten(0, (batch, length, -1))  # (B, L, window, N', D)
+            return self.fuse(codes.transpose(2, 3).flatten(3))
         x = (windows + self.moment).flatten(0, 1).flatten(1, 2)  # (B L, window N, D below)
         for block in self.blocks:
             x = block(x)
-        x = x[:, -tokens:]  # of the state's own moment
+        return self._code(x[:, -tokens:]).unflatten(0, (batch, length))  # of the state's own moment
+
+    def _code(self, x: Tensor) -> Tensor:
+        """Tokens of one moment `(B, N, D below)` -> `(B, N', D)`, fewer or joined."""
         if self.join:
-            x = x.flatten(1).unsqueeze(1)  # (B L, 1, N D below)
+            x = x.flatten(1).unsqueeze(1)  # (B, 1, N D below)
         elif self.grid != self.grid_below:
             x = F.adaptive_avg_pool2d(x.mT.unflatten(2, self.grid_below), self.grid).flatten(2).mT
-        return self.head(x.flatten(0, 1)).unflatten(0, (batch, length, -1))
+        return self.head(x.flatten(0, 1)).unflatten(0, (len(x), -1))
 
 
 class MacroActions(nn.Module):

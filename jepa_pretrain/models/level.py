@@ -53,6 +53,11 @@ class Level(nn.Module):
         return self.encoder.window if self.encoder else 1
 
     @property
+    def whole(self) -> int:
+        """The first moment whose window lies inside the clip: earlier ones read the clip's first moment repeatedly."""
+        return -(-(self.window - 1) // self.stride)
+
+    @property
     def reads_states(self) -> bool:
         """Whether the macro-actions are made of the states below."""
         return self.macro is not None and self.macro.of_states

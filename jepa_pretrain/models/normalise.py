@@ -17,10 +17,11 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            constants = torch.tensor(values, dtype=torch.get_default_dtype())  # whole numbers too: mean 0, std 1
+            self.register_buffer(name, constants.view(-1, 1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """`(B, C, T, H, W)`, uint8 in 0..255 or float in 0..1, to float."""
+        """`(B, C, T, H, W)`, uint8 in 0..255 or float in 0..1, to float of the module's own precision."""
         x = clip.float() / 255.0 if clip.dtype == torch.uint8 else clip
-        return (x - self.mean) / self.std
+        return ((x - self.mean) / self.std).to(self.mean.dtype)

@@ -29,6 +29,7 @@ class MaskedPredictor(nn.Module):
             published; about three times quicker.
         fuse: hidden width of a two-layer map of the incoming tokens, as V-JEPA 2.1 has where several depths of the
             encoder come in side by side; None for a linear map.
+        out: width of the tokens that go out; the same as come in by default.
     """
 
     block: ClassVar = Block
@@ -42,12 +43,13 @@ class MaskedPredictor(nn.Module):
         heads: int = 12,
         joint: bool = False,
         fuse: int | None = None,
+        out: int | None = None,
     ) -> None:
         super().__init__()
         grid = Grid(*grid)
         self.config = dict(
             encoder_width=encoder_width, grid=list(grid), width=width, depth=depth, heads=heads, joint=joint, fuse=fuse
-        )
+        ) | ({} if out is None else {"out": out})
         self.joint = joint
         if fuse is None:
             self.predictor_embed = nn.Linear(encoder_width, width)
@@ -57,15 +59,15 @@ class MaskedPredictor(nn.Module):
         self._make_positions(width, heads, grid)
         self.predictor_blocks = blocks(depth, width, heads, block=self.block)
         self.predictor_norm = nn.LayerNorm(width, eps=1e-6)
-        self._make_heads(width, encoder_width)
+        self._make_heads(width, out or encoder_width)
         init_weights(self, self.predictor_blocks)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def _make_positions(self, width: int, heads: int, grid: Grid) -> None:
         self.register_buffer("predictor_pos_embed", sincos_3d(width, grid).unsqueeze(0))  # (1, N, P)
 
-    def _make_heads(self, width: int, encoder_width: int) -> None:
-        self.predictor_proj = nn.Linear(width, encoder_width)
+    def _make_heads(self, width: int, out: int) -> None:
+        self.predictor_proj = nn.Linear(width, out)
 
     def _place(self, x: Tensor, index: Tensor) -> Tensor:
         """Tell tokens (B, ..., P) where they are, before the blocks; index (B, ...)."""
@@ -81,12 +83,16 @@ class MaskedPredictor(nn.Module):
             return torch.cat([context, targets.flatten(1, 2)], dim=1)
         return torch.cat([context.repeat_interleave(targets.shape[1], dim=0), targets.flatten(0, 1)], dim=1)
 
-    def hidden(self, context: Tensor, masks: Masks) -> Tensor:
-        """Normed inner tokens of context and targets, joined: `(B, K + M K', P)` or `(B M, K + K', P)`."""
+    def hidden(self, context: Tensor, masks: Masks, kind: Tensor | None = None) -> Tensor:
+        """Normed inner tokens of context and targets, joined: `(B, K + M K', P)` or `(B M, K + K', P)`.
+
+        `kind` `(1, 1, P)` is added to all of them before the blocks.
+        """
         x = self._place(self.predictor_embed(context), masks.context)  # (B, K, P)
         query = self._place(self.mask_token.unsqueeze(1), masks.targets)  # (B, M, K', P)
         query = query.expand(*masks.targets.shape, -1)
         x, places = self._join(x, query), self._places(masks)
+        x = x if kind is None else x + kind
         for block in self.predictor_blocks:
             x = block(x, *places)
         return self.predictor_norm(x)
@@ -125,15 +131,18 @@ class DensePredictor(MaskedPredictor):
     The arguments are the same; `joint` is needed where the masks have several target blocks.
     """
 
-    def _make_heads(self, width: int, encoder_width: int) -> None:
-        super()._make_heads(width, encoder_width)
-        self.predictor_proj_context = nn.Linear(width, encoder_width)
+    def _make_heads(self, width: int, out: int) -> None:
+        super()._make_heads(width, out)
+        self.predictor_proj_context = nn.Linear(width, out)
 
     def forward(self, context: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """`(B, K, D)` context tokens -> predicted target tokens `(B, M, K', D)` and context tokens `(B, K, D)`."""
+        return self._dense(context, masks)
+
+    def _dense(self, context: Tensor, masks: Masks, kind: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if masks.targets.shape[1] > 1 and not self.joint:
             raise UserError("several target blocks and a dense prediction: set predictor.joint to true")
-        x = self.hidden(context, masks)
+        x = self.hidden(context, masks, kind)
         seen, hidden = x[:, : masks.context.shape[1]], x[:, masks.context.shape[1] :]
         return self.predictor_proj(hidden).reshape(*masks.targets.shape, -1), self.predictor_proj_context(seen)
 

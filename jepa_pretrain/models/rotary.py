@@ -20,15 +20,19 @@ class Rotation(nn.Module):
     Args:
         width: channels of an attention head d, even, six or more.
         grid: token grid.
+        span: rows and columns are stretched, so that the last is at `span - 1` whatever the grid; as they are without.
     """
 
-    def __init__(self, width: int, grid: Grid) -> None:
+    def __init__(self, width: int, grid: Grid, span: int | None = None) -> None:
         super().__init__()
         if width < 6 or width % 2:
             raise UserError(f"rotary positions need an even number of channels per head, 6 or more, not {width}")
         pairs = width // 6
         frequency = self.per_channel(10000.0 ** -(torch.arange(pairs, dtype=torch.float64) / pairs))  # (2 pairs,)
-        axes = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")  # t, h, w
+        places = [torch.arange(n, dtype=torch.float64) for n in grid]
+        if span is not None:
+            places[1:] = [one * (span - 1) / max(len(one) - 1, 1) for one in places[1:]]
+        axes = torch.meshgrid(*places, indexing="ij")  # t, h, w
         angle = torch.cat([axis.flatten()[:, None] * frequency for axis in axes], dim=1)
         angle = F.pad(angle, (0, width - angle.shape[1]))  # (N, d)
         self.register_buffer("cos", angle.cos().float(), persistent=False)
@@ -66,12 +70,16 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class RotaryAttention(Attention):
     """timm's attention, with queries and keys turned by their tokens' positions."""
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """`(B, K, D)` and the rotation of its tokens -> `(B, K, D)`."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(B, K, D)`, the rotation of its tokens, `mask` (K, K) True where attended, or all -> `(B, K, D)`."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, K, d)
         q, k = turn(q, cos, sin), turn(k, cos, sin)
-        x = F.scaled_dot_product_attention(q, k, v) if self.fused_attn else (q * self.scale @ k.mT).softmax(-1) @ v
+        x = F.scaled_dot_product_attention(q, k, v, mask) if self.fused_attn else self._plain(q, k, v, mask)
         return self.proj(x.transpose(1, 2).flatten(2))
+
+    def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        scores = q * self.scale @ k.mT  # (B, heads, K, K)
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
 
 
 class RotaryBlock(Block):
@@ -91,7 +99,7 @@ class RotaryBlock(Block):
         super().__init__(dim, num_heads, mlp_ratio, qkv_bias=qkv_bias, norm_layer=norm_layer)
         self.attn = RotaryAttention(dim, num_heads, qkv_bias=qkv_bias)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """`(B, K, D)` and the rotation of its tokens -> `(B, K, D)`."""
-        x = x + self.attn(self.norm1(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(B, K, D)`, the rotation of its tokens, `mask` as in `RotaryAttention` -> `(B, K, D)`."""
+        x = x + self.attn(self.norm1(x), cos, sin, mask)
         return x + self.mlp(self.norm2(x))

@@ -50,10 +50,18 @@ def init_weights(module: nn.Module, stack: nn.ModuleList) -> None:
 
 
 def use_plain_attention(module: nn.Module) -> None:
-    """Spell attention out as matrix products: on a CPU in bf16 that trains faster than torch's fused kernel."""
+    """Spell attention out as matrix products instead of torch's fused kernel; see `plain_attention_is_quicker`."""
     for part in module.modules():
         if isinstance(part, Attention):
             part.fused_attn = False
+
+
+def plain_attention_is_quicker() -> bool:
+    """Whether matrix products are the quicker attention in bf16 on this CPU: where it has instructions for them.
+
+    There they took a third of the fused kernel's time; where bf16 products are emulated, 15 times as long.
+    """
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class ViT(nn.Module):
@@ -142,6 +150,10 @@ class ViT(nn.Module):
             self._check(x.shape[1], clip)
         return self._place(x, keep)
 
+    def _normed(self, x: Tensor, number: int) -> Tensor:
+        """Tokens after the block of this number, normed."""
+        return self.norm(x)
+
     def _after(self, clip: Tensor, keep: Tensor | None, depths: Sequence[int]) -> list[Tensor]:
         """Normed tokens after the blocks of these numbers, counted from 1."""
         if not all(0 < depth <= len(self.blocks) for depth in depths):
@@ -151,7 +163,7 @@ class ViT(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, *places)
             if number in depths:
-                kept.append(self.norm(x))
+                kept.append(self._normed(x, number))
         return kept
 
     def forward(self, clip: Tensor, keep: Tensor | None = None, depths: Sequence[int] = ()) -> Tensor:

@@ -8,8 +8,8 @@ import yaml
 from torch import Tensor
 
 from jepa_pretrain.contracts import Grid, Masks, UserError
-from jepa_pretrain.data.clips import SINGLE, Span
 from jepa_pretrain.data.index import open_index
+from jepa_pretrain.data.spans import SINGLE, Span
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.interop.export import from_checkpoint

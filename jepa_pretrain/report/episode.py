@@ -17,6 +17,7 @@ from jepa_pretrain.contracts import UserError
 from jepa_pretrain.report.curves import COLOURS, GREY, STYLE
 from jepa_pretrain.report.levels import SHEET as MAPS
 from jepa_pretrain.report.levels import decided
+from jepa_pretrain.report.modes import modes
 from jepa_pretrain.report.sections import section
 from jepa_pretrain.report.style import STYLE as SHEET
 from jepa_pretrain.report.tiles import enlarge, png
@@ -129,6 +130,7 @@ def _page(episode: Episode, moving: bytes, title: str) -> str:
         section("Episode", ABOUT["Episode"], film),
         section("Imagined and real", ABOUT["Imagined and real"], "".join(_futures(episode, one) for one in some)),
         *levels,
+        modes(episode),
         section("Energies", ABOUT["Energies"], f"<figure><img alt='terms by step' src='{energies(episode)}'></figure>"),
         section(
             "Candidate plans", ABOUT["Candidate plans"], f"<figure><img alt='plans' src='{candidates(some)}'></figure>"

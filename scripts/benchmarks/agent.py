@@ -17,17 +17,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from jepa_pretrain.acting.evaluate import counted, pursuit
+from jepa_pretrain.acting.guard import keep_out, place_reader
 from jepa_pretrain.acting.load import load_mind, load_size
-from jepa_pretrain.acting.measure import fit
 from jepa_pretrain.agent import tworoom
-from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
-from jepa_pretrain.agent.guardrails import KeepOut
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.trials import Acting, Actor, Trial, run
 from jepa_pretrain.agent.world_model import Continuous
@@ -76,21 +73,6 @@ def around(disc: dict[str, Any], count: int, seed: int) -> list[Trial]:
         told = [{"state": place, "target_state": goal} for place in (start, goal)]
         trials.append(Trial(int(rng.integers(2**31)), told[0], told[1], "around"))
     return trials
-
-
-@torch.no_grad()
-def keep_out(mind: Agent, data: str, disc: dict[str, Any], hard: bool = True, weight: float = 100.0) -> KeepOut:
-    """The guardrail, reading the place by ridge regression from recorded states."""
-    episodes = read_episodes(data, 8000)
-    states = torch.cat([mind.model.encode(part)[:, 0] for one in episodes for part in one.frames.split(512)])
-    truth = torch.cat([one.proprio[:, :2] for one in episodes])
-    reader = fit(states, truth)
-    error = (reader(states) - truth).norm(dim=1)
-    print(f"place read from states: {error.mean():.4g} off, 99 % within {error.quantile(0.99):.4g}")
-    wide = disc["radius"] + disc["margin"]
-    scale: Tensor = torch.tensor(1 / wide)  # violations in units of the disc, whatever the world's are
-    bias, centre = reader.bias - reader.mean @ reader.weight, torch.tensor(disc["centre"])
-    return KeepOut(reader.weight.T * scale, bias * scale, centre * scale, 1.0, "disc", weight, hard)
 
 
 class Lines:
@@ -159,7 +141,9 @@ def main() -> None:
     if "guardrail" in parts and isinstance(mind.model.action, Continuous):
         disc = DISCS[asked.env]
         past = around(disc, asked.episodes, asked.seed)
-        rail = keep_out(mind, asked.data, disc)
+        reader, off = place_reader(mind, read_episodes(asked.data, 8000))
+        print(f"place read from states: {off.mean():.4g} off, 99 % within {off.quantile(0.99):.4g}")
+        rail = keep_out(reader, disc["centre"], disc["radius"] + disc["margin"])
         several = replace(mind, planner=Gradient(starts=4))
         guarded = replace(several, task=replace(several.task, guardrails=(rail,)))
         rows.add("past a disc, no guardrail", pursuit(several, asked.seed), past, disc)

@@ -1,13 +1,17 @@
 """Batches per second of `FrozenEncoder` beside timm's and transformers' modules with the same weights, in one run.
 
     python scripts/benchmarks/frozen.py --device cpu --dtype float32 --batch 4 --rounds 5
+    python scripts/benchmarks/frozen.py --only ViT-S/16 --dtype bfloat16 --batch 1 --depth 2 --attention both
 
 The sides take turns, so that a busy machine slows all of them alike; what is printed is the median over rounds of
 ours / theirs in batches per second: 1 or more is as quick or quicker. Ours normalises uint8 pixels itself and the
 others are given pixels that are normalised already. On a CPU it is the process's own time that is measured.
+transformers' ResNet has weights of its own, of the same shapes. `--attention both` adds ours with attention as plain
+matrix products.
 """
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -24,7 +28,7 @@ from jepa_pretrain.interop.to_timm import write_timm
 from jepa_pretrain.interop.to_transformers import write_transformers
 from jepa_pretrain.models.rotary_vit import TiledRotaryViT
 from jepa_pretrain.models.timm_encoder import TimmEncoder
-from jepa_pretrain.models.vit import ViT
+from jepa_pretrain.models.vit import ViT, use_plain_attention
 
 Side = Callable[[], Tensor]
 
@@ -55,16 +59,26 @@ def sides(encoder: nn.Module, folder: Path, asked: argparse.Namespace) -> dict[s
         model = timm.create_model(f"local-dir:{folder}/timm", pretrained=True, num_classes=0, global_pool="")
         model, image = model.eval().to(device), normed[:, :, 0].contiguous()
         found["timm"] = lambda: model.forward_features(image)
-    if not isinstance(encoder, TimmEncoder):
-        from transformers import AutoModel
-
-        write_transformers(encoder, None, folder / "transformers")
-        theirs = AutoModel.from_pretrained(folder / "transformers").eval().to(device)
-        clip = normed[:, :, 0] if frames == 1 else normed.transpose(1, 2)
-        found["transformers"] = (
-            (lambda: theirs(clip).last_hidden_state) if frames == 1 else lambda: theirs.get_vision_features(clip)
-        )
+    if asked.attention == "both" and not isinstance(encoder, TimmEncoder):
+        spelled = copy.deepcopy(frozen)
+        use_plain_attention(spelled)
+        found["plain"] = lambda: spelled(pixels)
+    found["transformers"] = _transformers(encoder, folder, normed)
     return {name: _under(side, device, dtype) for name, side in found.items()}
+
+
+def _transformers(encoder: nn.Module, folder: Path, normed: Tensor) -> Side:
+    from transformers import AutoModel, ResNetConfig, ResNetModel
+
+    if isinstance(encoder, TimmEncoder):
+        resnet = ResNetModel(ResNetConfig(layer_type="bottleneck", depths=[3, 4, 6, 3])).eval().to(normed.device)
+        image = normed[:, :, 0].contiguous()
+        return lambda: resnet(image).last_hidden_state
+    write_transformers(encoder, None, folder / "transformers")
+    theirs = AutoModel.from_pretrained(folder / "transformers").eval().to(normed.device)
+    if normed.shape[2] == 1:
+        return lambda: theirs(normed[:, :, 0]).last_hidden_state
+    return lambda: theirs.get_vision_features(normed.transpose(1, 2))
 
 
 def _under(side: Side, device: torch.device, dtype: torch.dtype) -> Side:
@@ -95,10 +109,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", help="one of the encoders")
+    parser.add_argument("--attention", default="fused", choices=("fused", "both"))
     asked = parser.parse_args()
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {asked.device}, {asked.dtype}, batch {asked.batch}, {asked.rounds} rounds")
-    for name, encoder in encoders(asked.size, asked.depth).items():
+    made = encoders(asked.size, asked.depth)
+    for name, encoder in made.items() if asked.only is None else [(asked.only, made[asked.only])]:
         with tempfile.TemporaryDirectory() as folder:
             calls = sides(encoder, Path(folder), asked)
             for call in calls.values():

@@ -20,10 +20,11 @@ import av
 import torch
 from loader import Comparison, unchanged
 
-from jepa_pretrain.data.clips import VIDEOS, Span
+from jepa_pretrain.data.clips import VIDEOS
 from jepa_pretrain.data.index import Index, open_index
 from jepa_pretrain.data.order import Shuffled
 from jepa_pretrain.data.pictures import Pictures
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import Loader
 from jepa_pretrain.data.views import RandomCrop
 

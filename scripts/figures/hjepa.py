@@ -1,10 +1,10 @@
 """What the two levels of an H-JEPA trained on rendered video keep, how far they predict, and what they find likely.
 
-    python scripts/figures/hjepa.py RUN/export data/bounce OUT
+    python scripts/figures/hjepa.py RUN/export data/bounce OUT --stride 2
 
 Writes OUT/hjepa.json (every number), OUT/hjepa.md (the tables) and OUT/hjepa.png. DATA is a folder of `shards
-demo-video`. The frames up to PRESENT are known; level 1 is rolled out frame by frame from there, level 2 in its own
-steps.
+demo-video`. The moments up to PRESENT are known; level 1 is rolled out moment by moment from there, level 2 in its own
+steps. A moment is a tubelet of the encoder; what is true of it is what is true of its last frame.
 """
 
 import argparse
@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jepa_pretrain.data.clips import Span
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import batches
-from jepa_pretrain.data.truth import truth
+from jepa_pretrain.data.truth import IN_TIME, truth
 from jepa_pretrain.data.views import CentreCrop
 from jepa_pretrain.evals.rank import effective_rank
 from jepa_pretrain.interop.frozen import FrozenEncoder
 from jepa_pretrain.models.energy import auroc, future_energy
 from jepa_pretrain.models.hierarchy import Hierarchy, lift
 
-PRESENT = 8  # the last frame that is known; a moment of level 2
+PRESENT = 8  # the last moment of level 1 that is known; one of level 2 too
 ROLLED = 192  # clips that are predicted
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -39,16 +39,18 @@ class Read(NamedTuple):
     known: dict[str, Tensor]
 
 
-def read(hierarchy: Hierarchy, source: str, most: int) -> Read:
+def read(hierarchy: Hierarchy, source: str, most: int, stride: int) -> Read:
     """States of both levels at all moments of the first clips."""
-    span, parts, keys = Span(hierarchy.frames), ([], []), []
+    span, parts, keys = Span(hierarchy.frames, stride), ([], []), []
     for batch in batches(source, CentreCrop(hierarchy.image_size), 64, 0, span=span):
         for level, part in enumerate(parts, start=1):
             part.append(hierarchy.at(level).sequence(batch.views[0]))
         keys += batch.key
         if len(keys) >= most:
             break
-    return Read(*(torch.cat(part) for part in parts), truth(source, keys, span))
+    known, step = truth(source, keys, span), hierarchy.tubelet
+    known |= {name: known[name][:, step - 1 :: step] for name in IN_TIME}
+    return Read(*(torch.cat(part) for part in parts), known)
 
 
 def fit(x: Tensor, y: Tensor, ridge: float) -> Tensor:
@@ -104,13 +106,17 @@ def decoded(train: Read, test: Read, stride: int) -> dict[str, dict[str, float]]
     return result
 
 
-def futures(hierarchy: Hierarchy, test: Read) -> dict[str, Tensor]:
+def last(states: Tensor, given: int) -> Tensor:
+    """The last so many moments, all where there are fewer."""
+    return states[:, max(states.shape[1] - given, 0) :]
+
+
+def futures(hierarchy: Hierarchy, test: Read, given: int) -> dict[str, Tensor]:
     """Predicted states of the time after PRESENT: of level 1, of level 2, and level 1's as level 2 sees them."""
     one, two = hierarchy.levels
     steps, past = test.low.shape[1] - 1 - PRESENT, PRESENT // two.stride
-    given = test.low[:, PRESENT + 1 - min(one.predictor.context, PRESENT + 1) : PRESENT + 1]
-    low = one.predictor.rollout(given, horizon=steps)
-    high = two.predictor.rollout(test.high[:, : past + 1], horizon=steps // two.stride)
+    low = one.predictor.rollout(last(test.low[:, : PRESENT + 1], given), horizon=steps)
+    high = two.predictor.rollout(last(test.high[:, : past + 1], given), horizon=steps // two.stride)
     lifted = lift(two, low, test.low[:, : PRESENT + 1])[:, past + 1 :]
     return {"low": low, "high": high, "lifted": lifted}
 
@@ -120,10 +126,10 @@ def relative(guess: Tensor, wanted: Tensor) -> list[float]:
     return ((guess - wanted).square().mean((0, 2, 3)) / wanted.var(0).mean((1, 2))).tolist()
 
 
-def horizons(hierarchy: Hierarchy, train: Read, test: Read) -> dict[str, dict[str, list[float]]]:
-    """Errors by horizon in frames, in each level's latent, in level 2's, and of the large object's decoded position."""
+def horizons(hierarchy: Hierarchy, train: Read, test: Read, given: int) -> dict[str, dict[str, list[float]]]:
+    """Errors by horizon in moments of level 1: in each level's latent, in level 2's, of the large object's position."""
     stride = hierarchy.levels[1].stride
-    now, guess = PRESENT // stride, futures(hierarchy, test)
+    now, guess = PRESENT // stride, futures(hierarchy, test, given)
     low, high = test.low[:, PRESENT + 1 :], test.high[:, now + 1 :]
     short, long = list(range(1, low.shape[1] + 1)), list(range(stride, low.shape[1] + 1, stride))
     still_low, still_high = test.low[:, PRESENT:][:, :1].expand_as(low), test.high[:, now:][:, :1].expand_as(high)
@@ -150,28 +156,28 @@ def horizons(hierarchy: Hierarchy, train: Read, test: Read) -> dict[str, dict[st
             "level 1, true states": missed(probes[0], low, place_test),
             "level 2, true states": missed(probes[1], high, coarse),
         },
-        "frames": {"level 1": short, "level 2": long},
+        "moments": {"level 1": short, "level 2": long},
     }  # fmt: skip
 
 
-def likely(hierarchy: Hierarchy, test: Read) -> dict[str, dict[str, list[float]]]:
+def likely(hierarchy: Hierarchy, test: Read, known: int) -> dict[str, dict[str, list[float]]]:
     """AUROC of true futures against those of another clip, and against the own past played backwards."""
     result = {}
     for name, states, level in zip(("level 1", "level 2"), test[:2], hierarchy.levels, strict=True):
         now = PRESENT if name == "level 1" else PRESENT // level.stride
-        given = states[:, max(0, now + 1 - level.predictor.context) : now + 1]
+        given = last(states[:, : now + 1], known)
         steps = min(now, states.shape[1] - 1 - now)  # as far as it can be mirrored
         future = states[:, now + 1 : now + 1 + steps]
         true = future_energy(level, given, future)
         wrong = {"another clip": future.roll(1, 0), "backwards": states[:, now - steps : now].flip(1)}
         energies = {kind: future_energy(level, given, other) for kind, other in wrong.items()}
         result[name] = {k: [auroc(true[:, h], e[:, h]) for h in range(steps)] for k, e in energies.items()}
-        result[name]["frames"] = [(h + 1) * (1 if name == "level 1" else level.stride) for h in range(steps)]
+        result[name]["moments"] = [(h + 1) * (1 if name == "level 1" else level.stride) for h in range(steps)]
     return result
 
 
 def crossing(errors: dict[str, list[float]], stride: int) -> int | None:
-    """Frames from which on level 2 is better than level 1, to the end."""
+    """Moments of level 1 from which on level 2 is better than level 1, to the end."""
     one, two = errors["level 1, rolled out"], errors["level 2"]
     at = one if len(one) == len(two) else one[stride - 1 :: stride]
     better = [mine < theirs for mine, theirs in zip(two, at, strict=True)]
@@ -184,13 +190,13 @@ def draw(found: dict, path: Path) -> None:
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("own latent", "latent of level 2", "decoded position"), strict=True):
         for label, values in found["horizons"][name].items():
-            frames = next(f for f in found["horizons"]["frames"].values() if len(f) == len(values))
+            frames = next(f for f in found["horizons"]["moments"].values() if len(f) == len(values))
             colour, flat = "C0" if "level 1" in label else "C1" if "level 2" in label else "grey", "rolled" not in label
             style = ":" if "nothing" in label or "true" in label else "-"
             axes.plot(frames, values, style, marker="o" if flat else ".", color=colour, label=label)
         if found["crossing"][name]:
             axes.axvline(found["crossing"][name], color="grey", linewidth=0.8)
-        axes.set(title=name, xlabel="frames ahead", ylabel="error / variance of the target", ylim=(0, None))
+        axes.set(title=name, xlabel="moments of level 1 ahead", ylabel="error / variance of the target", ylim=(0, None))
         axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
@@ -216,15 +222,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export"), parser.add_argument("data"), parser.add_argument("out")
     parser.add_argument("--clips", type=int, default=512, help="of each split")
+    parser.add_argument("--stride", type=int, default=1, help="of the span that the run was trained on")
+    parser.add_argument("--given", type=int, default=1, help="states that a rollout knows, 1 as `alone` trains it")
     options = parser.parse_args()
     out, found = Path(options.out), {"decoded": {}}
     out.mkdir(parents=True, exist_ok=True)
     for state, name in (("untrained", f"random:{options.export}"), ("trained", options.export)):
         hierarchy = FrozenEncoder.load(name).encoder
-        train, test = (read(hierarchy, f"{options.data}/{part}-*.tar", options.clips) for part in ("train", "val"))
+        train, test = (
+            read(hierarchy, f"{options.data}/{part}-*.tar", options.clips, options.stride) for part in ("train", "val")
+        )
         found["decoded"][state] = decoded(train, test, hierarchy.levels[1].stride)
     test = Read(test.low[:ROLLED], test.high[:ROLLED], {name: one[:ROLLED] for name, one in test.known.items()})
-    found["horizons"], found["auroc"] = horizons(hierarchy, train, test), likely(hierarchy, test)
+    found["horizons"], found["auroc"] = (
+        horizons(hierarchy, train, test, options.given),
+        likely(hierarchy, test, options.given),
+    )
     stride, kinds = hierarchy.levels[1].stride, ("own latent", "latent of level 2", "decoded position")
     found["crossing"] = {name: crossing(found["horizons"][name], stride) for name in kinds}
     (out / "hjepa.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -12,18 +12,26 @@ import toy_environment
 from PIL import Image
 
 from jepa_pretrain import cli, load_agent
+from jepa_pretrain.acting.calibrate import Foreseeing, calibrate
 from jepa_pretrain.acting.collect import collect
+from jepa_pretrain.acting.configure import configure
 from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.distill import distill, pairs
 from jepa_pretrain.acting.evaluate import evaluate
-from jepa_pretrain.acting.load import load_mind
+from jepa_pretrain.acting.guard import guard
+from jepa_pretrain.acting.load import load_mind, weighted
+from jepa_pretrain.acting.measure import measure
 from jepa_pretrain.acting.plan import plan
 from jepa_pretrain.acting.show import show
+from jepa_pretrain.acting.staged import Passed
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent import distil as distilling
+from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.drawn import drawn_trials
-from jepa_pretrain.agent.environments import Environments
-from jepa_pretrain.agent.trials import Acting, run
+from jepa_pretrain.agent.environments import Environments, Seen
+from jepa_pretrain.agent.task import Task
+from jepa_pretrain.agent.trials import Acting, Outcome, run
+from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.trajectories import read_episodes
 
@@ -72,7 +80,7 @@ def test_an_agent_reaches_what_chance_does_not(agent, tmp_path, capsys):
 
 
 def test_a_distilled_policy_acts_alone_and_nearly_as_well(agent, recordings, tmp_path):
-    distill(agent, recordings, str(tmp_path / "policy"), states=300, rounds=2, steps=200)
+    distill(agent, recordings, str(tmp_path / "policy"), states=300, rounds=2, steps=80, ask=100)
     policy = load_agent(tmp_path / "policy")
     assert policy.reactive and policy.actor is policy.policy
     alone, planned = reached(str(tmp_path / "policy"), tmp_path / "p.json"), reached(agent, tmp_path / "a.json")
@@ -82,15 +90,80 @@ def test_a_distilled_policy_acts_alone_and_nearly_as_well(agent, recordings, tmp
 def test_the_planner_is_asked_where_the_policy_went(agent, recordings, tmp_path, monkeypatch):
     asked, ask = [], distilling._asked
 
-    def note(planning, task, states, goals, generator):
+    def note(policy, planning, task, states, goals, generator):
         asked.append((states, goals))
-        return ask(planning, task, states[:4], goals[:4], generator).repeat(len(states) // 4 + 1, 1)[: len(states)]
+        return ask(policy, planning, task, states[:4], goals[:4], generator)
 
     monkeypatch.setattr(distilling, "_asked", note)
     distill(agent, recordings, str(tmp_path / "warm"), env=TOY, warm=True, states=40, rounds=2, steps=2, trials=4)
     warm, (recorded, visited) = load_agent(tmp_path / "warm"), asked
     assert not warm.reactive and warm.policy is not None
     assert len(recorded[0]) == 40 and len(visited[1].unique(dim=0)) <= 4, "the goals of four trials"
+
+
+def test_a_disc_is_kept_out_of(agent, recordings, tmp_path, capsys):
+    guard(agent, recordings, str(tmp_path / "once"), 0.3, 0.3, 0.05, name="other")
+    guard(str(tmp_path / "once"), recordings, str(tmp_path / "guarded"), 0.5, 0.5, 0.2, margin=0.05)
+    assert "plans keep 0.25 away from (0.5, 0.5)" in capsys.readouterr().out
+    mind = load_mind(str(tmp_path / "guarded"))
+    other, rail = mind.task.guardrails
+    assert (other.name, rail.name, rail.hard) == ("other", "disc", True)
+    places = torch.tensor([[0.5, 0.5], [0.5, 0.6], [0.1, 0.5], [0.9, 0.9]])
+    environments = Environments(TOY, 4, 32)
+    environments.reset([0] * 4, [{"state": one.tolist(), "target_state": [0.0, 0.0]} for one in places])
+    depth = rail.violation(mind.model.encode(environments.pictures())) * 0.25  # (4,) in units of the world
+    torch.testing.assert_close(depth, torch.tensor([0.25, 0.15, 0.0, 0.0]), atol=0.1, rtol=0)
+    with pytest.raises(UserError, match="radius above 0"):
+        guard(agent, recordings, str(tmp_path / "no"), 0.5, 0.5, 0.0)
+
+
+def test_what_a_critic_foresees_stands_beside_what_happened(agent, tmp_path, capsys):
+    calibrate(agent, TOY, episodes=80, budget=20, bins=3, parallel=80, out=str(tmp_path / "c.json"))
+    assert "predicted" in capsys.readouterr().out
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert len(found["predicted"]) == 3 and found["realised"][0] < found["realised"][2], found
+    assert found["correlation"] > 0.2, found
+
+    class Still:
+        def begin(self, environments):
+            """Nothing to forget."""
+
+        def act(self, state, task, rows=None):
+            return state
+
+    critic, block = StepsToGo(1), 2
+    told = Foreseeing(Still(), critic)
+    for _ in range(2):  # two parts of two environments; the second trial of the first part is lost, the last ends early
+        told.begin(2)
+        told.act(torch.zeros(2, 1, 1), Task(torch.zeros(1, 1, 1)), torch.tensor([0, 1]))
+        told.act(torch.zeros(1, 1, 1), Task(torch.zeros(1, 1, 1)), torch.tensor([0]))
+    outcome = Outcome([True, False, True, True], [False] * 4, [4, 8, 3, 1], 0.0, 0, 0)
+    predicted, realised = told.beside(outcome, block)
+    assert realised.tolist() == [2.0, 1.0, 1.5, 0.5, 0.5] and len(predicted) == 5
+
+
+def test_an_ensemble_doubts_what_it_never_saw(recordings, tmp_path, capsys):
+    """Trained by command, kept in a folder, its doubt weighed by command too."""
+    options = dict(steps=60, batch_size=64, block=2, rollout=3, width=16, members=2)
+    train(recordings, str(tmp_path / "worlds"), "pixels", **options)
+    critic(str(tmp_path / "worlds"), recordings, str(tmp_path / "agent"), steps=30, batch_size=128)
+    mind = load_mind(str(tmp_path / "agent"))
+    assert isinstance(mind.model, Ensemble) and len(mind.model.models) == 2
+    known = torch.cat([mind.model.encode(one.frames) for one in read_episodes(recordings)])[:200]
+    rng = torch.Generator().manual_seed(0)
+    plan = 2 * torch.rand(200, 2, 4, generator=rng) - 1
+    seen, far = (
+        mind.model.imagine(state, plan * reach).disagreement.mean() for state, reach in ((known, 1), (known, 5))
+    )
+    assert 0 < 2 * seen < far, "actions five times as large were never recorded"
+    measure(str(tmp_path / "worlds"), recordings, horizon=2)
+    assert "disagreement with the error" in capsys.readouterr().out
+    evaluate(str(tmp_path / "agent"), TOY, episodes=4, parallel=4, budget=4, weights={"uncertainty": 3.0})
+    task = weighted(mind, {"uncertainty": 3.0, "steps": 0.5})
+    assert (dict(task.u), dict(task.v)) == ({"uncertainty": 3.0}, {"steps": 0.5})
+    assert not weighted(mind, {"steps": 0}).v
+    with pytest.raises(UserError, match="no term or critic of this agent is called distance"):
+        weighted(mind, {"distance": 1.0})
 
 
 def test_goals_are_drawn_ahead_and_anywhere(agent, recordings):
@@ -113,6 +186,47 @@ def test_an_episode_is_shown(agent, recordings, tmp_path, capsys):
     show(agent, TOY, str(tmp_path / "again"), data=recordings, budget=2)
     Image.new("RGB", (32, 32)).save(tmp_path / "goal.png")
     show(agent, TOY, str(tmp_path / "own"), goal=str(tmp_path / "goal.png"), budget=2)
+
+
+@pytest.fixture(scope="module")
+def configured(agent, recordings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("configured")
+    distill(agent, recordings, str(folder / "policy"), states=60, rounds=1, steps=60)
+    configure(str(folder / "policy"), recordings, str(folder / "agent"), TOY, states=30, trials=16, rounds=1)
+    return str(folder / "agent")
+
+
+def test_a_configured_agent_thinks_less_and_arrives(configured, agent, tmp_path, capsys):
+    alone, mixed = (reached(configured, tmp_path / f"{mode}.json", mode=mode) for mode in ("never", "configured"))
+    told = json.loads((tmp_path / "configured.json").read_text())
+    assert mixed >= alone - 10 and 0 < told["modes"]["thinking"] < 1 and "thought about" in capsys.readouterr().out
+    show(configured, TOY, str(tmp_path / "page"), budget=12)
+    page = (tmp_path / "page" / "episode.html").read_text()
+    assert "<h2>Modes" in page and "surprise and mode by step" in page and "(surprise 0.00" in page
+    with pytest.raises(UserError, match="has no policy"):
+        configure(agent, "nowhere", str(tmp_path / "p"))
+
+
+def test_stages_are_passed_in_order_and_judged_by_the_true_place(configured, tmp_path, capsys):
+    tasks = tmp_path / "tasks.json"
+    tasks.write_text(json.dumps({"corners": {"goals": [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8]], "near": 0.15}}))
+    assert reached(configured, tmp_path / "s.json", task=str(tasks), mode="little") <= 100
+    plan(configured, TOY, episodes=1, budget=40, task=f"{tasks}:corners")
+    assert "of 1 goals reached" in capsys.readouterr().out
+    passed = Passed(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), 0.1, 3, 2)
+    for begins, places in ((True, [[1.0, 0], [0, 0]]), (False, [[0, 0], [1.0, 0]]), (True, [[0, 0], [0, 0]])):
+        passed(Seen(torch.tensor(places), *[torch.zeros(2)] * 5), begins)
+    assert passed.won(3) == [False, True, False], "the first went to the last stage first"
+
+
+def test_learning_from_surprise_is_an_option(configured, recordings, tmp_path, capsys):
+    with pytest.raises(UserError, match="does not know other motors"):
+        evaluate(configured, TOY, episodes=2, parallel=2, motor=[-1.0, -1.0])
+    with pytest.raises(UserError, match="random has no modes"):
+        evaluate("random", TOY, adapt=recordings)
+    reached(configured, tmp_path / "usual.json", mode="little", adapt=recordings)
+    told = json.loads((tmp_path / "usual.json").read_text())["surprise"]
+    assert told["blocks"] > 20 and told["updates"] == 0 and "surprised 0 times" in capsys.readouterr().out
 
 
 def test_mistakes_are_explained(agent, recordings, tmp_path):

@@ -15,7 +15,7 @@ from jepa_pretrain.acting import collect as collecting
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import trajectories
-from jepa_pretrain.data.clips import Span
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.trajectories import read_episodes, windows
 from jepa_pretrain.data.verify import verify

@@ -97,7 +97,7 @@ def test_planning_is_told_the_goal_and_replans_where_a_block_ends(environments):
 
 
 def test_the_command_tells_and_writes(capsys, tmp_path):
-    evaluate("expert", episodes=6, parallel=6, out=str(tmp_path / "expert.json"))
+    evaluate("expert", tworoom.NAME, episodes=6, parallel=6, out=str(tmp_path / "expert.json"))
     assert "100.0 %" in capsys.readouterr().out
     found = json.loads((tmp_path / "expert.json").read_text())
     assert found["success"]["all"] == {
@@ -107,7 +107,7 @@ def test_the_command_tells_and_writes(capsys, tmp_path):
         "interval": pytest.approx([61, 100], abs=0.1),
     }
     with pytest.raises(UserError, match="cannot be put at its goal"):
-        evaluate("random", env="CartPole-v1")
+        evaluate("random", "CartPole-v1")
 
 
 def test_failures_do_not_count():

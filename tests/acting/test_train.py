@@ -15,11 +15,12 @@ from jepa_pretrain import cli, load_agent
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.load import load_world
-from jepa_pretrain.acting.measure import fit, measure
+from jepa_pretrain.acting.measure import measure
 from jepa_pretrain.acting.train import train
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.planners.gradient import Gradient
+from jepa_pretrain.agent.readout import fit
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
 from jepa_pretrain.contracts import UserError
@@ -105,5 +106,7 @@ def test_mistakes_are_explained(recordings, tmp_path):
     with pytest.raises(UserError, match="a batch needs 4096"):
         train(str(recordings / "val"), str(tmp_path / "w"), "pixels", steps=1, batch_size=4096)
     collect(toy_environment.NAME, str(tmp_path / "odd"), frames=60, size=24)
+    with pytest.raises(UserError, match=r"an expectile lies in .5..1"):
+        critic("nowhere", "nothing", "nowhere", expectile=0.2)
     with pytest.raises(UserError, match="not 24"):
         train(str(tmp_path / "odd"), str(tmp_path / "w"), steps=1)

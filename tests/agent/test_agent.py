@@ -11,15 +11,19 @@ from safetensors.torch import load_file, save_file
 from jepa_pretrain import load_agent
 from jepa_pretrain.agent.actor import Policy
 from jepa_pretrain.agent.agent import Agent
+from jepa_pretrain.agent.configurator import Configurator, Rules, Thrift
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import EnergyToCome, StepsToGo
 from jepa_pretrain.agent.folder import save_agent
 from jepa_pretrain.agent.guardrails import HalfSpace, KeepOut
 from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.memory import Memory
+from jepa_pretrain.agent.mixture import Mixture
 from jepa_pretrain.agent.planners.cem import CEM
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.hierarchical import Hierarchical
+from jepa_pretrain.agent.readout import Readout
+from jepa_pretrain.agent.surprise import Usual
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous, Ensemble, WorldModel
 from jepa_pretrain.contracts import UserError
@@ -168,6 +172,33 @@ def test_folder_brings_back_an_agent_that_decides_the_same(tmp_path, members):
     assert again.task.risk == 0.5 and again.task.samples == 3
     assert again.memory.capacity == 7 and again.task.guardrails[1].name == "corner"
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.pkl"))
+
+
+def configured(chooser) -> Agent:
+    """An agent whose configurator is `chooser`, with a readout."""
+    agent, usual = whole(trained()), Usual(torch.linspace(0, 1, 101), torch.tensor(0.3), torch.tensor(0.2))
+    readout = Readout.of(torch.randn(40, 1, 8), torch.randn(40, 2))
+    made = Configurator(chooser, usual, Gradient(1, 2), 2)
+    return replace(agent, reactive=False, configurator=made, readout=readout)
+
+
+@pytest.mark.parametrize("chooser", [Rules(0.3, 1.5, 5), Thrift((0.0, 0.2, 1.0), enough=0.4, price=0.2, hidden=8)])
+def test_folder_brings_back_a_configurator(tmp_path, chooser):
+    agent = configured(chooser)
+    save_agent(agent, tmp_path / "agent")
+    again = load_agent(tmp_path / "agent")
+    assert isinstance(again.actor, Mixture) and torch.equal(decides(agent), decides(again))
+    assert torch.equal(agent.actor.choice.mode, again.actor.choice.mode)
+    assert type(again.configurator.chooser) is type(chooser) and again.configurator.horizon == 2
+    assert torch.equal(again.configurator.usual.errors, agent.configurator.usual.errors)
+    assert torch.equal(again.readout.goals(torch.zeros(1, 2)), agent.readout.goals(torch.zeros(1, 2)))
+    tensors = load_file(tmp_path / "agent" / "agent.safetensors")
+    save_file(tensors | {"configurator.usual.errors": torch.zeros(3)}, tmp_path / "agent" / "agent.safetensors")
+    with pytest.raises(UserError, match="holds usual, is missing or damaged"):
+        load_agent(tmp_path / "agent")
+    save_file(tensors | {"readout.bias": torch.zeros(3)}, tmp_path / "agent" / "agent.safetensors")
+    with pytest.raises(UserError, match="readout does not fit"):
+        load_agent(tmp_path / "agent")
 
 
 def test_folders_of_something_else_are_refused(tmp_path):

@@ -147,6 +147,19 @@ def test_critic_is_calibrated_on_the_way(taught):
     )  # of ways of up to 11 steps; it says too much, not too little
 
 
+def test_the_parts_of_the_first_layer_add_up_to_what_it_reads():
+    """State, goal and their difference side by side, for every step of every way."""
+    critic = StepsToGo(3, tokens=2, hidden=8)
+    critic.centre.copy_(torch.randn(6))
+    critic.scale.fill_(2.0)
+    states, goal = torch.randn(4, 5, 2, 3), torch.randn(4, 2, 3)
+    s, g = ((one.flatten(-2) - critic.centre) / 2 for one in (states, goal[:, None].expand_as(states)))
+    read = torch.nn.functional.softplus(critic.net(torch.cat([s, g, s - g], -1)))[..., 0]  # (4, 5)
+    torch.testing.assert_close(critic.along(states, goal), read)
+    torch.testing.assert_close(critic.along(states, goal[:1])[0], read[0])
+    torch.testing.assert_close(critic.between(states[:, 2], goal), read[:, 2])
+
+
 def test_steps_and_their_discounted_value_are_inverse():
     critic, steps = StepsToGo(2, discount=0.9), torch.arange(20.0)
     torch.testing.assert_close(critic.steps(critic.discounted(steps)), steps, atol=1e-3, rtol=1e-3)

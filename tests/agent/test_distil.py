@@ -39,15 +39,26 @@ def test_policy_does_what_the_planner_does():
     states = torch.randn(256, 1, 4, generator=seeded()) * torch.tensor([1.0, 1, 0.5, 0.5])
     start = torch.randn(64, 1, 4, generator=seeded(1)) * torch.tensor([1.0, 1, 0.5, 0.5])
     before = cost_of(lambda state: policy.act(state, TASK), start)
-    losses = distil(policy, planning, TASK, states, torch.zeros_like(states), seeded(), rounds=2, steps=200, rate=3e-3)
+    known = (states, torch.zeros_like(states))
+    losses = distil(policy, planning, TASK, *known, seeded(), rounds=2, steps=100, rate=3e-3, ask=64)
     best = cost_of(lambda state: WORLD.riccati(state[:, 0], LENGTH, 1.0, 0.1)[0][:, 0], start)
     after = cost_of(lambda state: policy.act(state, TASK), start)
     assert best < after < best * 1.05 < before, (best, after, before)
     assert len(losses) == 2
 
 
+def test_a_policy_learns_from_the_cost_where_nobody_was_asked():
+    torch.manual_seed(0)
+    planning, policy = Planning(WORLD, Cost(WORLD.action), Gradient(1, 1)), Policy.of(WORLD, hidden=32)
+    states = torch.randn(256, 1, 4, generator=seeded()) * torch.tensor([1.0, 1, 0.5, 0.5])
+    distil(policy, planning, TASK, states, torch.zeros_like(states), seeded(), rounds=1, steps=60, rate=3e-3, ask=1)
+    best = cost_of(lambda state: WORLD.riccati(state[:, 0], LENGTH, 1.0, 0.1)[0][:, 0], states[:64])
+    after = cost_of(lambda state: policy.act(state, TASK), states[:64])
+    assert best < after < 1.2 * best, (best, after)
+
+
 def test_second_round_asks_about_the_states_the_policy_met():
-    asked = []
+    asked, starts = [], []
 
     class Watching(Planning):
         def __init__(self):
@@ -56,16 +67,21 @@ def test_second_round_asks_about_the_states_the_policy_met():
     class Teacher(Gradient):
         def plan(self, model, cost, state, task, generator, start=None):
             asked.append(state)
+            starts.append(start)
             return super().plan(model, cost, state, task, generator, start)
 
     planning = Watching()
     planning.planner = Teacher(1, 1)
     states, met = torch.randn(8, 1, 4, generator=seeded()), torch.full((3, 1, 4), 0.5)
+    policy = Policy.of(WORLD, hidden=8)
     distil(
-        Policy.of(WORLD, hidden=8), planning, TASK, states, torch.zeros_like(states), seeded(),
+        policy, planning, TASK, states, torch.zeros_like(states), seeded(),
         visit=lambda policy: (met, torch.zeros_like(met)), rounds=2, steps=1,
     )  # fmt: skip
     assert torch.equal(asked[0], states) and torch.equal(asked[1], met)
+    assert starts[1].shape == (3, LENGTH, WORLD.action.width), "plans start from the policy's"
+    distil(policy, planning, TASK, states, states, seeded(), rounds=1, steps=1, ask=5)
+    assert len(asked[2]) == 5 and len(asked[2].unique(dim=0)) == 5
 
 
 def test_choices_are_distilled_too():

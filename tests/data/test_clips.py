@@ -10,11 +10,11 @@ from small_shards import jpeg, write_tar
 from small_videos import VALUES, frames, video
 
 from jepa_pretrain.contracts import Batch, UserError
-from jepa_pretrain.data.clips import Span, actions_at
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.order import Shuffled
 from jepa_pretrain.data.pictures import Pictures
 from jepa_pretrain.data.shards import Shards
+from jepa_pretrain.data.spans import Span, actions_at
 from jepa_pretrain.data.stream import Loader, batches
 from jepa_pretrain.data.views import Augment, CentreCrop, RandomCrop
 

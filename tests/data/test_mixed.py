@@ -10,10 +10,10 @@ from small_shards import numbered, write_tar
 from small_videos import frames, video
 
 from jepa_pretrain.contracts import Batch, Grid, UserError
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.mixed import Mixed, Turns
 from jepa_pretrain.data.order import Draw, Shuffled
 from jepa_pretrain.data.shards import Shards
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.views import RandomCrop
 from jepa_pretrain.masking import Random
 

@@ -12,9 +12,9 @@ from jepa_pretrain.cli import main
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data import physics, worlds
 from jepa_pretrain.data.archive import Shard
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.moving import moving
 from jepa_pretrain.data.paint import covers, paint
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.truth import true_flow, truth
 from jepa_pretrain.data.verify import verify

@@ -79,7 +79,8 @@ def test_larger_videos_are_shrunk_and_keep_their_times(folder: Path, tmp_path: P
     found = samples(tmp_path / "out")
     assert whole(found["c"]["mp4"])[0].shape == (24, 32, 3)
     assert brightness(found["d"]["mp4"]) == list(range(12))
-    from jepa_pretrain.data.clips import Span, decode
+    from jepa_pretrain.data.clips import decode
+    from jepa_pretrain.data.spans import Span
 
     for kind, data in (("mkv", (folder / "walk" / "d.mkv").read_bytes()), ("mp4", found["d"]["mp4"])):
         (taken,) = decode(bytearray(data), kind, Span(frames=9, fps=10), [0.0])
@@ -110,6 +111,14 @@ def test_broken_videos_are_listed_and_counted(folder: Path, tmp_path: Path, caps
     assert {bad["name"] for bad in index["bad"]} == {"run/f.mp4", "run/g.mp4", "walk/h.mp4"}
     assert index["samples"] == 11
     assert "left out: run/f.mp4: there is no video in it" in capsys.readouterr().out
+
+
+def test_a_folder_of_nothing_but_broken_videos_is_an_error(tmp_path: Path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "f.mp4").write_bytes(sound())
+    (tmp_path / "source" / "g.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 2 samples could be packed"):
+        pack(str(tmp_path / "source"), str(tmp_path / "out"))
 
 
 def test_verify_names_a_damaged_video(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -10,8 +10,9 @@ from small_videos import VALUES, frames, sound, video, whole
 
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.archive import Shard
-from jepa_pretrain.data.clips import Span, check, decode
+from jepa_pretrain.data.clips import check, decode
 from jepa_pretrain.data.images import BrokenPicture
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.videos import opened
 
 DATA = Path(os.environ.get("JEPA_DATA", "none"))

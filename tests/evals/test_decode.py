@@ -11,8 +11,8 @@ from small_hierarchies import first, hierarchy, upper
 
 from jepa_pretrain import FrozenEncoder, cli
 from jepa_pretrain.contracts import Grid, UserError
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.moving import moving
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.data.stream import batches
 from jepa_pretrain.data.truth import truth
 from jepa_pretrain.data.views import CentreCrop

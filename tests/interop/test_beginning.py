@@ -76,13 +76,18 @@ def test_vicregs_encoder_and_expander(tmp_path):
     ("options", "change", "message"),
     [
         ("heads=4&predictor_heads=2", lambda c: None, "encoder has heads 4, the recipe has 2"),
+        ("heads=2&image_size=36", lambda c: None, "asks for 36 px, the recipe's encoder takes 32"),
         ("heads=2&predictor_heads=4", lambda c: None, "predictor has heads 4, the recipe has 2"),
         (
             "heads=2&predictor_heads=2",
             lambda c: c["predictor"].pop("module.predictor_norm.bias"),
             "missing: predictor_norm",
         ),
-        ("heads=2&predictor_heads=2", lambda c: c["target_encoder"].pop("module.norm.bias"), r"missing: norm\.bias"),
+        (
+            "heads=2&predictor_heads=2",
+            lambda c: c["target_encoder"].pop("module.norm.bias"),
+            r"found norm\.bias in encoder, not in target",
+        ),
     ],
 )
 def test_another_architecture_or_half_of_one(tmp_path, options, change, message):

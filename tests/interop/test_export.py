@@ -1,8 +1,10 @@
 import json
 import os
+import pickle
 
 import pytest
 import torch
+from safetensors.torch import save
 from small_checkpoints import save_checkpoint
 
 from jepa_pretrain import FrozenEncoder
@@ -86,6 +88,20 @@ def test_not_a_checkpoint(tmp_path):
         with pytest.raises(UserError, match="not a checkpoint") as caught:
             export.from_checkpoint(path)
         assert "\n" not in str(caught.value)
+    for content, found in (
+        (b"", "an empty file"),
+        (whole[:99], r"a zip archive, whole or cut off \(99 bytes\)"),
+        (b"\x89PNG\r\n", "a PNG picture"),
+        (b"<!DOCTYPE html>", "a web page: the download has failed"),
+        (pickle.dumps({"encoder": {}}), "a bare pickle, which could run code"),
+        (save({"weight": torch.zeros(2)}), "safetensors"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"expected torch's zip, found {found}"):
+            export.from_checkpoint(path)
+    torch.save({"state_dict": {}}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match=r"found torch's format from before 1\.6: open and save it again"):
+        export.from_checkpoint(path)
     with pytest.raises(UserError, match="no checkpoint at"):
         export.from_checkpoint(tmp_path / "absent.ckpt")
     torch.save([1, 2], path)

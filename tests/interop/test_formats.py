@@ -7,7 +7,7 @@ import timm
 import torch
 from small_checkpoints import save_checkpoint
 
-from jepa_pretrain import FrozenEncoder
+from jepa_pretrain import FrozenEncoder, cli
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop import comparing, formats, to_graph
 from jepa_pretrain.interop.export import write
@@ -26,12 +26,12 @@ def stirred(module):
     return module
 
 
-def picture():
-    return stirred(ViT(image_size=16, patch=4, width=32, depth=2, heads=2, mlp_ratio=2.5, std=(0.2, 0.3, 0.4)))
+def picture(depth=2):
+    return stirred(ViT(image_size=16, patch=4, width=32, depth=depth, heads=2, mlp_ratio=2.5, std=(0.2, 0.3, 0.4)))
 
 
-def video():
-    return stirred(TiledRotaryViT(image_size=12, patch=4, width=32, depth=2, heads=2, frames=4, tubelet=2))
+def video(depth=2):
+    return stirred(TiledRotaryViT(image_size=12, patch=4, width=32, depth=depth, heads=2, frames=4, tubelet=2))
 
 
 def folder(encoder, path):
@@ -80,8 +80,12 @@ def test_timms_own_models_through_its_own_folder(tmp_path, name):
     assert any("left out" in note for note in found.provenance["notes"])  # the classifier
     with torch.no_grad():
         torch.testing.assert_close(found(images), encoder(images.unsqueeze(2)), atol=1e-5, rtol=0)
-    formats.export(folder(found.encoder, tmp_path), str(tmp_path / "again"), "timm")
-    assert same_weights(found.encoder, FrozenEncoder.load(tmp_path / "again").encoder)
+
+
+def test_a_model_of_timms_there_and_back(tmp_path):
+    encoder = stirred(TimmEncoder("test_resnet", image_size=32))
+    formats.export(folder(encoder, tmp_path), str(tmp_path / "theirs"), "timm")
+    assert same_weights(encoder, FrozenEncoder.load(tmp_path / "theirs").encoder)
 
 
 def test_the_predictor_goes_along(tmp_path):
@@ -98,17 +102,18 @@ def test_the_predictor_goes_along(tmp_path):
     assert formats.predictor_of(str(tmp_path / "alone")) is None
 
 
-@pytest.mark.parametrize("make", [picture, video])
-@pytest.mark.parametrize("format", ["onnx", "torchscript", "torch-export"])
+@pytest.mark.parametrize(("make", "format"), [(video, "onnx"), (video, "torchscript"), (picture, "torch-export")])
 def test_graphs_run_with_any_batch(tmp_path, make, format):
     if format == "onnx":
         pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
-    formats.export(folder(make(), tmp_path), str(tmp_path / "graph.pt2"), format)  # which compares batches of 1 and 3
+    formats.export(
+        folder(make(depth=1), tmp_path), str(tmp_path / "graph.pt2"), format
+    )  # which compares batches of 1 and 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.pt2", "ours"]
 
 
 def test_what_differs_when_it_is_read_again_is_not_kept(tmp_path, monkeypatch):
-    encoder = picture()
+    encoder = picture(depth=1)
     forward = to_graph.Graph.forward
     monkeypatch.setattr(to_graph.Graph, "forward", lambda self, images: forward(self, images) * 1.001)
     with pytest.raises(UserError, match=r"tokens differ by .* when read again"):
@@ -131,6 +136,16 @@ def test_a_dry_run_shows_what_would_be_uploaded(tmp_path, capsys):
     formats.export(folder(picture(), tmp_path), str(tmp_path / "out"), upload="me/encoder", dry_run=True)
     out = capsys.readouterr().out
     assert "would upload 3 files" in out and "to me/encoder" in out and "model.safetensors" in out
+
+
+@pytest.mark.parametrize(
+    "named", [("--encoder", "{}", "{}/out"), ("{}/out", "--encoder={}"), ("{}", "--out", "{}/out")]
+)
+def test_at_the_shell_arguments_have_their_place_or_their_name(tmp_path, named, capsys):
+    encoder = folder(picture(1), tmp_path)
+    words = [word.replace("{}/out", str(tmp_path / "out")).replace("{}", encoder) for word in named]
+    cli.main(["export", *words])
+    assert f"to   {tmp_path / 'out'} (ours)" in capsys.readouterr().out
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):

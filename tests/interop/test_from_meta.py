@@ -155,6 +155,10 @@ def test_vicregl_convnext(tmp_path):
     )
 
 
+def both(content):
+    return content["encoder"], content["target_encoder"]
+
+
 def damaged(change):
     def write(path):
         ijepa(path)
@@ -168,9 +172,14 @@ def damaged(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["target_encoder"].pop("module.blocks.1.norm2.bias"), r"missing: blocks\.1\.norm2\.bias"),
         (
-            lambda c: c["target_encoder"].update({"module.cls_token": torch.zeros(1)}),
+            lambda c: c["target_encoder"].pop("module.blocks.1.norm2.bias"),
+            r"found blocks\.1\.norm2\.bias in enc",
+        ),
+        (lambda c: [c.pop("encoder"), c["target_encoder"].pop("module.norm.bias")], r"missing: norm\.bias; not of"),
+        (lambda c: c["encoder"].pop("module.norm.bias"), r"found norm\.bias in target_encoder, not in encoder"),
+        (
+            lambda c: [one.update({"module.cls_token": torch.zeros(1)}) for one in both(c)],
             "not of this architecture: cls_token",
         ),
         (lambda c: c["target_encoder"].pop("module.pos_embed"), "weights missing: pos_embed"),
@@ -181,10 +190,10 @@ def damaged(change):
         (lambda c: c["target_encoder"].pop("module.patch_embed.proj.weight"), r"expected patch_embed\.proj\.weight"),
         (lambda c: c["target_encoder"].update({"module.pos_embed": torch.zeros(3)}), "not what its names say"),
         (
-            lambda c: c["target_encoder"].update({f"module.blocks.{10**9}.x": torch.zeros(1)}),
+            lambda c: [one.update({f"module.blocks.{10**9}.x": torch.zeros(1)}) for one in both(c)],
             "not of this architecture",
         ),
-        (lambda c: c["target_encoder"].update({"module.blocks.9999.x": torch.zeros(1)}), "depth cannot be 10000"),
+        (lambda c: [one.update({"module.blocks.9999.x": torch.zeros(1)}) for one in both(c)], "depth cannot be 10000"),
         (lambda c: c.update(target_encoder=3), "should hold weights by name, found int"),
         (lambda c: (c.pop("encoder"), c.pop("target_encoder")), "is none of .*it holds predictor"),
     ],
@@ -212,5 +221,10 @@ def test_half_a_predictor(tmp_path, change, message):
 
 
 def test_options_are_checked(tmp_path):
+    with pytest.raises(UserError, match="image_size should be 1 or more, found 0"):
+        FrozenEncoder.load(f"{tmp_path}/x.pt?image_size=0")
+    ijepa(tmp_path / "in.pth.tar")
+    with pytest.raises(UserError, match=r"in\.pth\.tar\?heads=5.*: the width 32 does not divide into 5 heads"):
+        FrozenEncoder.load(f"{tmp_path}/in.pth.tar?heads=5&predictor_heads=2")
     with pytest.raises(UserError, match="'head=2' should read key=number"):
         FrozenEncoder.load(f"{tmp_path}/x.pt?head=2")

@@ -73,11 +73,38 @@ def test_vit_and_its_own_pixels(tmp_path, size):
     assert again.encoder.normalise.mean.flatten().tolist() == pytest.approx([0.1] * 3)
 
 
-def test_dinov2(tmp_path):
-    model = saved(transformers.Dinov2Model(transformers.Dinov2Config(**SMALL, mlp_ratio=2)), tmp_path)
-    images = torch.rand(2, 3, 16, 16)
-    with torch.no_grad():
-        close(FrozenEncoder.load(tmp_path)(images), model(pixels(IMAGENET, images)).last_hidden_state[:, 1:])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("registers", [0, 3])
+def test_dinov2(tmp_path, registers, gated):
+    options = SMALL | dict(mlp_ratio=2, use_swiglu_ffn=gated)
+    if registers:
+        config = transformers.Dinov2WithRegistersConfig(**options, num_register_tokens=registers)
+        model = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**options))
+    saved(model, tmp_path)
+    for size in (16, 24):
+        frozen, images = FrozenEncoder.load(tmp_path, image_size=size), torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            close(frozen(images), model(pixels(IMAGENET, images)).last_hidden_state[:, 1 + registers :])
+
+
+def test_a_swiglu_whose_halves_lie_apart_or_together(tmp_path):
+    """transformers has renamed them between versions."""
+    saved(transformers.Dinov2Model(transformers.Dinov2Config(**SMALL, mlp_ratio=2, use_swiglu_ffn=True)), tmp_path)
+    weights, images = load_file(tmp_path / "model.safetensors"), torch.rand(2, 3, 16, 16)
+    before = FrozenEncoder.load(tmp_path)(images)
+    other, (old, new) = {}, (("weights_in", "weights_out"), ("gate_proj", "up_proj", "down_proj"))
+    for name, one in weights.items():
+        if "weights_in" in name:
+            other |= dict(zip((name.replace("weights_in", half) for half in new[:2]), one.chunk(2), strict=True))
+        elif "gate_proj" in name:
+            other[name.replace("gate_proj", old[0])] = torch.cat([one, weights[name.replace("gate_proj", "up_proj")]])
+        elif "up_proj" not in name:
+            other[name.replace("weights_out", "DOWN").replace("down_proj", "weights_out").replace("DOWN", new[2])] = one
+    assert other.keys() != weights.keys()
+    save_file({name: one.contiguous() for name, one in other.items()}, tmp_path / "model.safetensors")
+    assert torch.equal(FrozenEncoder.load(tmp_path)(images), before)
 
 
 def vjepa2(**changes):
@@ -126,6 +153,8 @@ def test_a_model_with_a_head_in_several_files(tmp_path):
         ({"image_size": 32}, "expected positions of 32 px, found those of 16 px"),
         ({"model_type": "bert"}, "model_type 'bert' is not read"),
         ({"layer_norm_eps": None}, "expected layer_norm_eps"),
+        ({"num_register_tokens": 4}, "expected 4 register tokens, found 0"),
+        ({"use_swiglu_ffn": "yes"}, "expected use_swiglu_ffn False, found 'yes'"),
         ({"hidden_size": "wide"}, "expected a whole number for hidden_size"),
         ({"intermediate_size": 100}, r"mlp\.fc1.* should have shape"),
     ],
@@ -138,8 +167,14 @@ def test_a_config_that_contradicts_the_weights(tmp_path, changes, message):
         FrozenEncoder.load(tmp_path)
 
 
-def test_half_the_predictor_is_missing(tmp_path):
+def test_half_the_predictor_is_missing_or_what_the_config_says_of_it(tmp_path):
     saved(vjepa2(), tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    for key, value in (("frames_per_clip", None), ("tubelet_size", 0), ("mlp_ratio", "x")):
+        (tmp_path / "config.json").write_text(json.dumps(json.loads(config) | {key: value}))
+        with pytest.raises(UserError, match=rf"config\.json: expected .*{key}, found"):
+            FrozenEncoder.load(tmp_path)
+    (tmp_path / "config.json").write_text(config)
     weights = load_file(tmp_path / "model.safetensors")
     save_file(
         {n: one for n, one in weights.items() if not n.startswith("predictor.proj")}, tmp_path / "model.safetensors"

@@ -13,7 +13,7 @@ from jepa_pretrain.models.latent import Discrete, Gaussian
 from jepa_pretrain.objectives.sigreg import SIGReg
 from jepa_pretrain.objectives.vicreg import VarianceCovarianceLoss
 from jepa_pretrain.optim import AdamW
-from jepa_pretrain.schedules import Constant, Ramp
+from jepa_pretrain.schedules import Constant, Linear, Ramp
 
 B, T, A = 6, 9, 2
 
@@ -77,6 +77,20 @@ def test_the_loss_is_the_algorithm():
     torch.testing.assert_close(made.step(data).loss, total)
 
 
+def test_alone_every_state_has_to_tell_what_follows():
+    """Rollouts of two steps from each moment but level 2's first, whose window of two is not whole."""
+    torch.manual_seed(0)
+    levels = first(A), upper(2, inputs=A, window=2), upper(2, inputs=4)
+    made, data = method(hierarchy(*levels), rollout=2, alone=True).eval(), batch()
+    found, moments = made.step(data).terms, made.hierarchy.moments(data.views[0], data.actions)
+    for number, (level, own) in enumerate(zip(made.hierarchy.levels, moments, strict=True), start=1):
+        (s, a), total, starts = own, 0.0, range(number == 2, own.states.shape[1] - 2)
+        for t in starts:
+            for h, predicted in enumerate(level.predictor.rollout(s[:, t], a[:, t : t + 2]).unbind(1), start=1):
+                total = total + (predicted - s[:, t + h]).square().mean() / (2 * len(starts))
+        torch.testing.assert_close(found[f"level{number}/rollout"], total.detach())
+
+
 @pytest.mark.parametrize("make, acted", CASES, ids=["actions", "states"])
 def test_learns(make, acted):
     made, data = make(), batch(acted)
@@ -102,6 +116,16 @@ def test_the_cost_of_z_starts_slowly(monkeypatch):
     cost = sum(made.hierarchy.levels[n].latent.weight * float(output.terms[f"level{n + 1}/latent"]) for n in (0, 1))
     assert cost > 0
     assert [x - losses[0] for x in losses] == pytest.approx([0.0, cost / 2, cost, cost], abs=1e-4 * losses[0])
+
+
+def test_the_objectives_weight_may_follow_a_schedule(monkeypatch):
+    made, data, losses = with_actions(weights=Weights(Linear(0.6, 0.2))).eval(), batch(), []
+    for progress in (0.0, 0.5):
+        monkeypatch.setattr(HJEPA, "progress", progress)
+        output = made.step(data)
+        losses.append(output.loss.detach())
+    total = sum(output.terms[f"level{number}/regularizer"] for number in (1, 2, 3))
+    torch.testing.assert_close(losses[0] - losses[1], 0.2 * total)
 
 
 def test_a_target_copy_gives_the_targets():

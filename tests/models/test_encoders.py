@@ -107,3 +107,8 @@ def test_cifar_stem_keeps_the_resolution():
     assert encoder.grid == (1, 4, 4) and encoder.model.conv1.stride == (1, 1)
     assert TimmEncoder("resnet18", 32).grid == (1, 1, 1)
     assert timm.is_model("resnet18")
+
+
+def test_mean_and_deviation_may_be_whole_numbers():
+    """As in a recipe's `mean: [0, 0, 0]`."""
+    assert ViT(32, 8, 32, 1, 2, mean=(0, 0, 0), std=(1, 1, 1))(torch.rand(1, 3, 1, 32, 32)).dtype == torch.float32

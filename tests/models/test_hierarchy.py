@@ -150,6 +150,20 @@ def test_joined_tokens_tell_where_things_are():
         StateEncoder(WIDTH, WIDTH, (2, 2), (2, 2), join=True)
 
 
+@pytest.mark.parametrize("join", [False, True])
+def test_without_depth_a_window_is_read_moment_by_moment(join):
+    made = shaken(StateEncoder(WIDTH, 6, (2, 2), (1, 1) if join else (2, 2), window=3, join=join))
+    windows = torch.randn(B, 5, 3, 4, WIDTH)
+    moments = [one.flatten(2).unsqueeze(2) if join else one for one in windows.unbind(2)]
+    expected = made.fuse(torch.cat([made.head(one) for one in moments], dim=-1))
+    torch.testing.assert_close(made(windows), expected)
+    whole = hierarchy(Level(predictor(made.grid, width=6), StateEncoder(WIDTH, 6, (2, 2), made.grid, 3, join=join)))
+    assert whole.levels[0].whole == 2 and Level(predictor(), StateEncoder(WIDTH, WIDTH, window=3), 2).whole == 1
+    shapes = {name: one.shape for name, one in whole.state_dict().items()}
+    built = build(describe(whole), shapes, "here")
+    assert {name: one.shape for name, one in built.state_dict().items()} == shapes
+
+
 def test_lifting_predictions_is_encoding_the_joined_sequence():
     made = shaken(hierarchy(first(), upper(2, macro=0, window=2)))
     states = made.at(1).sequence(clip())
@@ -191,7 +205,6 @@ def test_mistakes_are_explained():
         (lambda: hierarchy(first(), reads=2), "levels 1 to 1"),
         (lambda: hierarchy(first(), tubelet=2), "tubelets|takes one moment"),
         (lambda: hierarchy(first())(clip(), torch.zeros(B, 1, dtype=torch.long)), "drop tokens"),
-        (lambda: StateEncoder(4, 4, window=2), "needs depth"),
         (lambda: Level(predictor(latent=3), latent=Discrete(WIDTH, 4)), "latent variable is 4 wide"),
         (lambda: Level(predictor(actions=4), macro=MacroActions(2, 3, 4, hidden=16, heads=2), stride=2), "length"),
         (lambda: hierarchy(first(), upper(8, macro=0), upper(2, macro=0)).moments(clip()), "level 3 has 1 moment"),

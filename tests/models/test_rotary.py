@@ -9,6 +9,7 @@ from jepa_pretrain.contracts import Grid, Masks, UserError
 from jepa_pretrain.models.predictor import MaskedPredictor, RotaryPredictor, TiledRotaryPredictor
 from jepa_pretrain.models.rotary import RotaryAttention, Rotation, TiledRotation, turn
 from jepa_pretrain.models.rotary_vit import MixedViT, RotaryViT, TiledRotaryViT
+from jepa_pretrain.models.timm_encoder import TimmEncoder
 from jepa_pretrain.models.vit import ViT, use_plain_attention
 from jepa_pretrain.ops import gather_tokens
 
@@ -87,8 +88,22 @@ def test_plain_attention_is_the_same():
     places = [part.double() for part in Rotation(16, GRID)(torch.arange(7))]
     x = torch.randn(3, 7, 32).double()
     fused = attention(x, *places)
+    mask = torch.ones(7, 7).tril().bool()
+    causal = attention(x, *places, mask)
+    assert (causal[:, 0] - fused[:, 0]).abs().max() > 0.01
     use_plain_attention(attention)
     torch.testing.assert_close(attention(x, *places), fused)
+    torch.testing.assert_close(attention(x, *places, mask), causal)
+
+
+@pytest.mark.parametrize("make", [lambda: ViT(16, 4, 24, 2, 2), lambda: TimmEncoder("test_vit", 32)])
+def test_plain_attention_throughout_an_encoder(make, monkeypatch):
+    encoder = make().double().eval()
+    clip = torch.rand(2, 3, 1, *[encoder.image_size] * 2).double()
+    fused = encoder(clip)
+    use_plain_attention(encoder)
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")  # it is really spelled out
+    torch.testing.assert_close(encoder(clip), fused)
 
 
 def test_pictures_and_clips_in_one_encoder():

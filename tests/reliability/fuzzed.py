@@ -152,7 +152,7 @@ def videos() -> list[bytes]:
 
 
 def read_video(data: bytes, folder: Path) -> None:
-    from jepa_pretrain.data.clips import Span
+    from jepa_pretrain.data.spans import Span
     from jepa_pretrain.data.videos import decode_clips
 
     for taken in decode_clips(bytearray(data), Span(4), [0.0, 0.9]):

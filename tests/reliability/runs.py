@@ -23,9 +23,11 @@ OF_THE_CLOCK = ("train/images_per_second",)
 
 def arguments(recipe: str, run: Path, data: Path, *more: str) -> list[str]:
     """The command line of a debug recipe with everything that a checkpoint has to keep."""
+    sides = ("init_args.videos.init_args.", "init_args.pictures.init_args.") if recipe == "mixed" else ("",)
+    places = [(f"--data.{side}{part}", f"{data}/{part}-*.tar") for side in sides for part in ("train", "val")]
     return [
         *("fit", "--config", str(ROOT / f"recipes/debug/{recipe}.yaml"), "--run", str(run)),
-        *("--data.train", f"{data}/train-*.tar", "--data.val", f"{data}/val-*.tar"),
+        *(word for place in places for word in place),
         *("--trainer.max_steps", str(STEPS), "--checkpoint.every", "3", "--collapse.every", "2", "--knn.bank", "40"),
         *("--trainer.val_check_interval", "4", "--trainer.check_val_every_n_epoch", "null"),
         *more,

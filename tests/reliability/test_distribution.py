@@ -8,6 +8,7 @@ import torch
 from ranks import together
 from small_shards import numbered, write_tar
 
+from jepa_pretrain.data.moving import moving
 from jepa_pretrain.data.shards import Shards
 from jepa_pretrain.data.views import CentreCrop
 
@@ -81,6 +82,22 @@ def test_ranks_do_what_one_process_does(kind, world, alone, demo_shards, tmp_pat
     assert len(set(one["read"])) == 96
     validated = [key for got in ranks for key in got["validated"]]
     assert len(set(validated)) == 40 and sorted(validated) == sorted(one["validated"])
+
+
+def test_two_ranks_do_what_one_does_with_all_options_of_vjepa(tmp_path):
+    """Tubes through time in two sizes, several depths, the loss on visible tokens, on clips of moving shapes."""
+    moving(str(tmp_path / "clips"), train=64, val=32, size=16, frames=8)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    runs = [
+        together(str(folder), fit, world, str(tmp_path / "clips"), "vjepa", {"steps": 2})
+        for world, folder in enumerate(folders, start=1)
+    ]
+    (one,), ranks = runs
+    assert_same_run(ranks, one, **TIGHT)
+    assert {"train/visible", "train/regularizer"} <= one["logged"][0].keys()
+    assert sorted(key for got in ranks for key in got["read"]) == sorted(one["read"])
 
 
 def test_two_batches_in_turn_are_one_step_of_the_joined_batch(alone, demo_shards, tmp_path):

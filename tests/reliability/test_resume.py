@@ -47,6 +47,16 @@ def test_killed_twice_and_continued(undisturbed, demo_shards, tmp_path, recipe, 
     assert differences(undisturbed(recipe, accumulate), tmp_path / "run") == []
 
 
+def test_a_run_of_clips_and_pictures_keeps_their_turns(demo_shards, tmp_path):
+    """Killed in a batch of pictures, and continued with that batch; the model has parts for one kind alone."""
+    command = arguments("mixed", tmp_path, demo_shards, "--ckpt_path", "last", "--trainer.max_steps", "6")
+    whole, parts = ([*command, "--run", str(tmp_path / name)] for name in ("whole", "parts"))
+    assert run(whole, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert run(parts, tmp_path / "log", at_batch(5, kill)) == -9
+    assert run(parts, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+
+
 def keys_read(into):
     """A fault that is none: writes down the keys of every batch that training gets."""
 

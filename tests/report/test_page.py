@@ -12,8 +12,8 @@ from small_hierarchies import first, hierarchy, upper
 
 from jepa_pretrain import FrozenEncoder
 from jepa_pretrain.contracts import Grid, UserError
-from jepa_pretrain.data.clips import Span
 from jepa_pretrain.data.moving import moving
+from jepa_pretrain.data.spans import Span
 from jepa_pretrain.interop import export
 from jepa_pretrain.models.vit import ViT
 from jepa_pretrain.report import contents, features, landscape, masks

@@ -12,6 +12,8 @@ from jepa_pretrain.agent.uncertainty import futures, members, weigh
 from jepa_pretrain.agent.world_model import Continuous, Discrete, Ensemble, WorldModel, imagine
 from jepa_pretrain.contracts import UserError
 
+CACHED = 1024  # futures that a processor's cache has room for; more at once are slower there
+
 
 class Scores(NamedTuple):
     """What plans cost; of two plans the one that violates less is better, then the one that costs less."""
@@ -161,8 +163,9 @@ class Problem:
         return type(self)(self.model, self.cost, self.state[rows], task, self.planner, self.max_rollouts, chance)
 
     def pieces(self, count: int) -> list[slice]:
-        """Slices with at most `max_rollouts` futures that together are `count` plans."""
-        size = self.max_rollouts // self.futures
+        """Slices with at most `max_rollouts` futures, on a CPU also `CACHED`, that together are `count` plans."""
+        most = min(self.max_rollouts, CACHED) if self.state.device.type == "cpu" else self.max_rollouts
+        size = max(most // self.futures, 1)
         return [slice(i, i + size) for i in range(0, count, size)]
 
     def score(self, plans: Tensor) -> Scores:
@@ -179,7 +182,8 @@ class Problem:
         """Costs of plans from the states that `rows` names, with gradients: `(R, L, A)`, `(R,)` -> `(R,)` each."""
         found = futures(self.model, self.state[rows], plans, None if self.chance is None else self.chance[rows])
         count = found.states.shape[1]
-        rows, plans = rows.repeat_interleave(count), plans.repeat_interleave(count, dim=0)
+        if count > 1:
+            rows, plans = rows.repeat_interleave(count), plans.repeat_interleave(count, dim=0)
         states, task = found.states.flatten(0, 1), self.task.of(rows)  # (R F, L, N, D)
         disagreement = None if found.disagreement is None else found.disagreement.flatten(0, 1)
         charge = self.cost.charge(states, plans, task, disagreement)

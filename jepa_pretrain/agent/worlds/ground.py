@@ -31,7 +31,8 @@ class Ground(ABC):
     size: ClassVar[int]  # of the state
 
     def __init__(self, count: int, motor: tuple[float, float] = (1.0, 1.0)) -> None:
-        self.count, self.motor = count, np.asarray(motor, dtype=np.float64)
+        self.count, self.usual_motor = count, np.asarray(motor, dtype=np.float64)
+        self.motor = np.tile(self.usual_motor, (count, 1))  # (B, 2), of each episode
         self.agent, self.goal = np.zeros((count, 2)), np.zeros((count, 2))
         self.rngs = [np.random.default_rng(0) for _ in range(count)]
 
@@ -57,11 +58,12 @@ class Ground(ABC):
         Args:
             rows: which ones.
             seeds: of each; None goes on with the generator that is there.
-            options: of each.
+            options: of each; beside those of `begin`, `motor` (2,) changes the dynamics of this episode.
         """
         for row, seed, own in zip(rows, seeds, options, strict=True):
             if seed is not None:
                 self.rngs[row] = np.random.default_rng(seed)
+            self.motor[row] = _motor(own, self.usual_motor)
             self.begin(int(row), own)
 
     def step(self, actions: Array) -> Array:
@@ -72,6 +74,14 @@ class Ground(ABC):
     def reached(self) -> Array:
         """(B,) bool."""
         return np.linalg.norm(self.agent - self.goal, axis=1) < NEAR
+
+
+def _motor(options: Options, usual: Array) -> Array:
+    """Factors on both action numbers that the options give, or else the usual ones."""
+    given = np.asarray(options.get("motor", usual), dtype=np.float64)
+    if given.shape != (2,) or not np.isfinite(given).all():
+        raise UserError(f"the option motor is a factor for each of two actions, found {options.get('motor')}")
+    return given
 
 
 def place(options: Options, name: str, drawn: Array) -> Array:
