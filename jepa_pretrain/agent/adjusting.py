@@ -22,6 +22,7 @@ from jepa_pretrain.agent.world_model import Continuous, WorldModel
 from jepa_pretrain.contracts import UserError
 
 MOVED = 0.25  # of the usual squared distance: what moved less was stopped by walls, and tells nothing of motors
+SAME = 0.3  # motors that differ by less are no others
 TELLING = 16  # blocks that moved, below which all have to tell
 
 
@@ -48,6 +49,7 @@ class Settings:
         steps: of AdamW each time that a window is surprising.
         batch: observations per step, and as many recorded ones.
         rate: learning rate.
+        least: times in a row, before what is predicted well at once is believed to be predicted well.
         most: times in a row; a surprise that stays is then taken as usual.
         kept: blocks that are remembered.
         translate: fit how the actions were changed, and translate the recordings.
@@ -62,6 +64,7 @@ class Settings:
     steps: int = 300
     batch: int = 64
     rate: float = 5e-4
+    least: int = 3
     most: int = 12
     kept: int = 4096
     translate: bool = True
@@ -126,6 +129,7 @@ class Adjusting:
         self.memory: Parted | None = None
         self.window = torch.zeros(0)
         self.known = [self._weights()]  # of every dynamics that was ever usual
+        self.current: int | None = 0  # which of them is in use; None where it was trained since
         self.limit, self.over = (float(usual.errors[round(at * 100)]) for at in (self.settings.high, self.settings.low))
         self.motors: Tensor | None = None  # what they were last found to be
         self.surprised = self.trying = False  # trying: acting at random, to learn what actions do now
@@ -183,13 +187,13 @@ class Adjusting:
                 self.told.note("surprised", error=high)
                 self.surprised = self.trying = True
                 self._renew(0)
-        elif high <= self.over and not self.trying:
-            self.known.append(self._weights())
+        elif high <= self.over and self.bursts >= self.settings.least:
+            self._keep()
             self._calm("usual again", high)
         elif self._recognise():
             self._calm("recognised", high)
         elif self.bursts >= self.settings.most:
-            self.known.append(self._weights())
+            self._keep()
             self.told.given_up += 1
             self.limit, self.over = 1.5 * high, high
             self._calm("given up", high)
@@ -197,6 +201,11 @@ class Adjusting:
             self._learn(self._happened(self.since))
             self.bursts, self.trying = self.bursts + 1, False
             self._renew(self.since)
+
+    def _keep(self) -> None:
+        """The present dynamics, so that it is recognised another time."""
+        self.known.append(self._weights())
+        self.current = len(self.known) - 1
 
     def _renew(self, since: int) -> None:
         """Judge by what comes from now on."""
@@ -214,15 +223,20 @@ class Adjusting:
         return Transitions(*(one[-count:] for one in (self.memory.state, self.memory.action, self.memory.after)))
 
     def _recognise(self) -> bool:
-        """Take up a dynamics that was known before, if what happens is usual for it."""
-        seen, present, found = self._happened(self.settings.window), self._weights(), []
-        for weights in self.known:
-            self._take(weights)
-            found.append(float(error_of(predicted(self.model, seen.state, seen.action), seen.after).median()))
-        best = min(range(len(found)), key=found.__getitem__)
-        self._take(self.known[best] if found[best] <= self.over else present)
-        self.told.recognised += found[best] <= self.over
-        return found[best] <= self.over
+        """Take up another dynamics that was known before, if what happens is usual for it."""
+        seen, present, found = self._happened(self.settings.window), self._weights(), {}
+        for number, weights in enumerate(self.known):
+            if number != self.current:
+                self._take(weights)
+                after = predicted(self.model, seen.state, seen.action)
+                found[number] = float(error_of(after, seen.after).median())
+        best = min(found, key=found.__getitem__, default=0)
+        if not found or found[best] > self.over:
+            self._take(present)
+            return False
+        self._take(self.known[best])
+        self.current, self.told.recognised = best, self.told.recognised + 1
+        return True
 
     @torch.enable_grad()
     def _learn(self, seen: Transitions) -> None:
@@ -239,7 +253,7 @@ class Adjusting:
             nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
             optimiser.step()
         self.parts.requires_grad_(False)
-        self.told.updates += self.settings.steps
+        self.current, self.told.updates = None, self.told.updates + self.settings.steps
         self.told.note(
             "adjusted", observations=len(seen.state), replayed=len(replayed.state), loss=float(loss.detach())
         )
@@ -257,10 +271,13 @@ class Adjusting:
         """
         if not self.trying and self.motors is not None:
             return self.motors
+        present, before = self._weights(), self.motors
         self._take(self.known[0])
         went = (seen.after - seen.state).square().mean((1, 2)) > MOVED * self.usual.distance
         telling = Transitions(*(one[went] for one in seen)) if went.sum() >= TELLING else seen
         self.motors = motors(self.model, telling, float(self.usual.errors[50]))
+        if before is not None and (self.motors - before).abs().max() < SAME:
+            self._take(present)  # no other motors, so what was learned with them is good
         rows = enumerate(self.motors.tolist())
         self.told.note("motors", **{f"m{i}{j}": round(one, 3) for i, row in rows for j, one in enumerate(row)})
         return self.motors

@@ -101,7 +101,7 @@ def test_without_a_surprise_nothing_is_learned():
 
 
 def test_a_surprise_that_stays_is_given_up():
-    _, actor = learner(Settings(window=16, steps=2, rate=0.02, batch=16, most=2))
+    _, actor = learner(Settings(window=16, steps=2, rate=0.02, batch=16, least=1, most=2))
     generator = torch.Generator().manual_seed(0)
     actor.begin(16)
     for _ in range(12):
