@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -26,11 +27,13 @@ from jepa_pretrain.agent.mixture import Mixture
 from jepa_pretrain.agent.searches import describe
 from jepa_pretrain.agent.thrift import Always
 from jepa_pretrain.agent.trials import Acting, Actor, Outcome, Pursuit, Trial, run
+from jepa_pretrain.agent.worlds.fork import fallen
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.evals.interval import wilson
 from jepa_pretrain.evals.result import check_out, write
 
 FLOORS = ("random", "straight", "expert")
+TRAPS = {"jepa_pretrain/Fork-v0": fallen}
 BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 
@@ -95,18 +98,22 @@ def evaluate(
         check_actions(mind, environments)
     if mind and adapt:
         actor.decides = adjusting(mind, actor.decides, adapt, seed)
-    counting = None
+    counting, trapped = None, None
     if mind and task:
         trials, outcome = _staged(mind, actor, task, environments, episodes, seed, budget)
     else:
         trials = _trials(environments, goals, episodes, seed, variation)
         trials = trials if motor is None else [moved(one, env, motor) for one in trials]
         counting = Counting(actor) if flops else None
-        outcome = run(environments, counting or actor, trials, budget)
+        trapped = Trapped(TRAPS[env]) if env in TRAPS else None
+        outcome = run(environments, counting or actor, trials, budget, trapped)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
               "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome) | spent(actor)  # fmt: skip
+    if trapped:
+        low, high = wilson(count := trapped.count(len(trials)), len(trials))
+        result |= {"trapped": 100 * count / len(trials), "trapped_interval": [100 * low, 100 * high]}
     if counting:
         result |= {"gflop_per_plan": counting.flops / max(outcome.decisions, 1) / 1e9,
                    "gflop_per_episode": counting.flops / len(trials) / 1e9}  # fmt: skip
@@ -181,6 +188,28 @@ def _told(mind: Agent) -> dict[str, Any]:
             "u": dict(task.u), "v": dict(task.v), "risk": task.risk}  # fmt: skip
 
 
+class Trapped:
+    """Watches who falls into a trap.
+
+    Args:
+        fallen: The states of all environments `(B, S)` -> who is in it, `(B,)`.
+    """
+
+    def __init__(self, fallen: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.fallen = fallen
+        self.rounds: list[np.ndarray] = []  # (B,) bool, for each time that all environments began
+
+    def __call__(self, seen: Seen, began: bool) -> None:
+        now = self.fallen(seen.state.double().numpy())
+        if began:
+            self.rounds.append(now)
+        self.rounds[-1] |= now
+
+    def count(self, trials: int) -> int:
+        """Of the first so many; the last environments repeat a trial where there are too few."""
+        return int(np.concatenate(self.rounds)[:trials].sum())
+
+
 class Counting:
     """An actor, and what its deciding took.
 
@@ -253,6 +282,9 @@ def show(result: dict[str, Any], console: Console) -> None:
         again = f"dynamics recognised {told['recognised']} times, given up {told['given_up']} times"
         console.print(words + again)
     console.print(f"{steps}; {result['ms_per_action']:.3f} ms per action, {result['ms_per_plan']:.2f} ms per decision")
+    if "trapped" in result:
+        low, high = result["trapped_interval"]
+        console.print(f"{result['trapped']:.1f} % fell into the trap ({low:.1f} to {high:.1f})")
     if "gflop_per_plan" in result:
         told = f"{result['gflop_per_plan']:.3f} GFLOP per decision, {result['gflop_per_episode']:.2f} per episode"
         console.print(told)

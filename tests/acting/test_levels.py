@@ -13,13 +13,16 @@ import toy_environment
 from jepa_pretrain import cli
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.acting.critic import critic
+from jepa_pretrain.acting.evaluate import Trapped
 from jepa_pretrain.acting.levels import levels
 from jepa_pretrain.acting.load import load_mind, load_world
 from jepa_pretrain.acting.search import Search, searching
+from jepa_pretrain.agent.environments import Seen
 from jepa_pretrain.agent.folder import load_agent, save_agent
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.joint import Joint
 from jepa_pretrain.agent.uncertainty import Stochastic
+from jepa_pretrain.agent.worlds.fork import fallen
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.interop.export import write
 from jepa_pretrain.models.dynamics import ResidualMLP
@@ -138,3 +141,11 @@ def test_strange_levels_are_refused(agent, tmp_path, change, message):
     (folder / "agent.json").write_text(json.dumps(plain))
     with pytest.raises(UserError, match=message):
         load_agent(folder)
+
+
+def test_who_fell_is_counted_once_and_repeats_are_not():
+    trapped, safe, pit = Trapped(fallen), (0.2, 0.5), (0.5, 0.7)
+    for began, places in ((True, (safe, safe)), (False, (safe, pit)), (False, (safe, safe)), (True, (pit, pit))):
+        state = torch.tensor([[*one, 0.9, 0.5, 0.0] for one in places])
+        trapped(Seen(state[:, :2], state, *torch.zeros(4, 2)), began)
+    assert [trapped.count(number) for number in (1, 2, 3)] == [0, 1, 2]

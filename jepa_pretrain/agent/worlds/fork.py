@@ -82,6 +82,11 @@ def within(at: Array, box: tuple[float, float, float, float], margin: float = 0.
     return inside & (at[:, 1] > top - margin) & (at[:, 1] < bottom + margin)
 
 
+def fallen(state: Array) -> Array:
+    """Whether the gust has thrown someone into the pit and they are still there, (B,)."""
+    return within(state[:, :2], PIT)
+
+
 def bold(state: Array) -> Array:
     """Where a bold walker goes now: straight to the goal, over the bridge, (B, 2)."""
     return np.where(within(state[:, :2], PIT)[:, None], [[0.5, 0.5]], state[:, 2:4])
