@@ -1,7 +1,7 @@
 """`jepa-pretrain agent eval`: how often an agent reaches its goals, with intervals, floor and ceiling."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -171,7 +171,7 @@ def spent(actor: Actor) -> dict[str, Any]:
     """How often an actor thought, and what it learned from surprise."""
     decides, told = actor.decides if isinstance(actor, Pursuit) else None, {}
     if isinstance(decides, Adjusting):
-        told, decides = {"surprise": vars(decides.told)}, decides.decides
+        told, decides = {"surprise": asdict(decides.told)}, decides.decides
     return told | ({"modes": decides.spent.plain()} if isinstance(decides, Mixture) else {})
 
 

@@ -191,8 +191,8 @@ def test_an_episode_is_shown(agent, recordings, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def configured(agent, recordings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("configured")
-    distill(agent, recordings, str(folder / "policy"), states=60, rounds=1, steps=60)
-    configure(str(folder / "policy"), recordings, str(folder / "agent"), TOY, states=30, trials=16, rounds=1)
+    distill(agent, recordings, str(folder / "policy"), states=40, rounds=1, steps=60)
+    configure(str(folder / "policy"), recordings, str(folder / "agent"), TOY, states=20, trials=10, rounds=1)
     return str(folder / "agent")
 
 
