@@ -130,12 +130,13 @@ def _together(
 ) -> Outcome:
     """As many trials as environments, or fewer: the last ones are filled up with repeats that are not counted."""
     count = len(trials)
+    counted = torch.arange(environments.count) < count
     filled = trials + [trials[-1]] * (environments.count - count)
     seeds = [one.seed for one in filled]
     environments.reset(seeds, [one.goal for one in filled])
     actor.begin(environments.pictures())
     seen = environments.reset(seeds, [one.start for one in filled])
-    seen = seen._replace(running=seen.running & (torch.arange(environments.count) < count))
+    seen = seen._replace(running=seen.running & counted)
     won = torch.zeros(environments.count, dtype=torch.bool)
     steps, thinking, actions, decisions = torch.zeros(environments.count, dtype=torch.int64), 0.0, 0, 0
     looked = 0.0
@@ -150,15 +151,16 @@ def _together(
         return pictures
 
     done = 0
-    while done < budget and seen.running[:count].any():
+    while done < budget and seen.running.any():
         began, looked = time.perf_counter(), 0.0
         block = actor.act(seen, look)[:, : budget - done]
         thinking += time.perf_counter() - began - looked  # rendering is the world's time, not the agent's
-        running = int(seen.running[:count].sum())
+        running = int(seen.running.sum())
         actions, decisions = actions + running * block.shape[1], decisions + running
         for action in block.unbind(1):
             steps += seen.running
             seen = environments.step(action)
+            seen = seen._replace(running=seen.running & counted)
             if watch is not None:
                 watch(seen, False)
             won |= seen.reached
