@@ -2,9 +2,10 @@
 
 from jepa_pretrain.acting.steps import transitions
 from jepa_pretrain.agent.actor import Decides
-from jepa_pretrain.agent.adjusting import Adjusting, Settings
+from jepa_pretrain.agent.adjusting import Adjusting
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.learned import Learned
+from jepa_pretrain.agent.lessons import Settings
 from jepa_pretrain.agent.surprise import Usual
 from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError

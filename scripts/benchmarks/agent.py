@@ -18,9 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa_pretrain.acting.evaluate import counted, pursuit
+from jepa_pretrain.acting.evaluate import pursuit
 from jepa_pretrain.acting.guard import keep_out, place_reader
 from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.outcomes import counted
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.drawn import drawn_trials

@@ -27,8 +27,8 @@ from rich.table import Table
 from torch import Tensor
 
 from jepa_pretrain.acting.episode import trials_of
-from jepa_pretrain.acting.evaluate import counted
 from jepa_pretrain.acting.load import load_mind, load_size
+from jepa_pretrain.acting.outcomes import counted
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.agent import Agent

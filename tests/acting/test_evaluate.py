@@ -10,7 +10,8 @@ pytest.importorskip("gymnasium", reason="the extra [agent] is not installed")
 if not find_spec("stable_worldmodel"):  # not imported here: it starts threads, and other tests fork
     pytest.skip("the extra [agent] is not installed: no swm/TwoRoom-v1", allow_module_level=True)
 
-from jepa_pretrain.acting.evaluate import counted, evaluate
+from jepa_pretrain.acting.evaluate import evaluate
+from jepa_pretrain.acting.outcomes import counted
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.behaviours import TwoRoomExpert, TwoRoomStraight

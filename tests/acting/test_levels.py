@@ -13,9 +13,9 @@ import toy_environment
 from jepa_pretrain import cli
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.acting.critic import critic
-from jepa_pretrain.acting.evaluate import Trapped
 from jepa_pretrain.acting.levels import levels
 from jepa_pretrain.acting.load import load_mind, load_world
+from jepa_pretrain.acting.outcomes import Trapped
 from jepa_pretrain.acting.search import Search, searching
 from jepa_pretrain.agent.environments import Seen
 from jepa_pretrain.agent.folder import load_agent, save_agent
