@@ -76,43 +76,59 @@ def evaluate(
     goals = goals or ("offset" if env == tworoom.NAME else "drawn")
     if goals != "drawn" and env != tworoom.NAME:
         raise UserError(f"{goals} goals are known in {tworoom.NAME} only; take --goals drawn in {env}")
-    if agent in FLOORS and (task or adapt or mode != "configured"):
+    if agent in FLOORS and (task or adapt or weights or mode != "configured" or search != OWN):
         raise UserError(
-            f"{agent} has no modes, learns nothing and is told no task: --mode, --adapt and --task are of agents"
+            f"{agent} has no modes, does not plan or learn and is told no task: --mode, --adapt, --task, --weights and "
+            "how to search are of agents"
         )
+    if task and (flops or motor):
+        raise UserError("--flops and --motor are of drawn trials, not of a named task: leave out --task")
     budget = BUDGET[goals] if budget is None else budget
-    mind = None if agent in FLOORS else searching(load_mind(agent, seed), search)
-    if mind and weights:
-        mind.task = weighted(mind, weights)
-    if mind and mode != "configured":
-        mind = always(mind, mode)
+    mind = None if agent in FLOORS else _asked(load_mind(agent, seed), search, weights, mode)
     environments = Environments(env, parallel, load_size(mind.model) if mind else 64)
     actor = pursuit(mind, seed) if mind else _floor(agent, environments, seed)
     if mind:
         check_actions(mind, environments)
     if mind and adapt:
         actor.decides = adjusting(mind, actor.decides, adapt, seed)
-    counting, trapped = None, None
     if mind and task:
         trials, outcome = _staged(mind, actor, task, environments, episodes, seed, budget)
+        watched = {}
     else:
         trials = _trials(environments, goals, episodes, seed, variation)
         trials = trials if motor is None else [moved(one, env, motor) for one in trials]
-        counting = Counting(actor) if flops else None
-        trapped = Trapped(TRAPS[env]) if env in TRAPS else None
-        outcome = run(environments, counting or actor, trials, budget, trapped)
+        outcome, watched = _watched(environments, actor, trials, budget, flops)
     environments.close()
     console = Console(highlight=False, soft_wrap=True)
     result = {"protocol": f"agent-{goals}", "encoder": agent, "env": env, "variation": variation or [], "seed": seed,
               "budget": budget} | (_told(mind) if mind else {}) | counted(trials, outcome) | spent(actor)  # fmt: skip
-    if trapped:
-        low, high = wilson(count := trapped.count(len(trials)), len(trials))
-        result |= {"trapped": 100 * count / len(trials), "trapped_interval": [100 * low, 100 * high]}
-    if counting:
-        result |= {"gflop_per_plan": counting.flops / max(outcome.decisions, 1) / 1e9,
-                   "gflop_per_episode": counting.flops / len(trials) / 1e9}  # fmt: skip
+    result |= watched
     show(result, console)
     write(result, out, console)
+
+
+def _asked(mind: Agent, search: Search, weights: dict[str, float] | None, mode: str) -> Agent:
+    """The agent as the command line wants it."""
+    mind = searching(mind, search)
+    if weights:
+        mind.task = weighted(mind, weights)
+    return mind if mode == "configured" else always(mind, mode)
+
+
+def _watched(
+    environments: Environments, actor: Actor, trials: list[Trial], budget: int, flops: bool
+) -> tuple[Outcome, dict[str, Any]]:
+    """Runs the trials; also who fell into a trap, in worlds that have one, and what deciding took, if asked."""
+    counting = Counting(actor) if flops else None
+    trapped = Trapped(TRAPS[environments.name]) if environments.name in TRAPS else None
+    outcome, found = run(environments, counting or actor, trials, budget, trapped), {}
+    if trapped:
+        low, high = wilson(count := trapped.count(len(trials)), len(trials))
+        found |= {"trapped": 100 * count / len(trials), "trapped_interval": [100 * low, 100 * high]}
+    if counting:
+        found |= {"gflop_per_plan": counting.flops / max(outcome.decisions, 1) / 1e9,
+                  "gflop_per_episode": counting.flops / len(trials) / 1e9}  # fmt: skip
+    return outcome, found
 
 
 def _trials(

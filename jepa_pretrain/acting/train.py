@@ -8,6 +8,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -87,17 +88,15 @@ def train(
     if acted is None:
         raise UserError(f"{data} does not say what actions there are: record it with `agent collect`")
     seeing = _encoder(encoder, episodes[0].frames.shape[-1])
-    predictor = _dynamics(dynamics, width, block * acted["width"])
+    predict = partial(_dynamics, dynamics, width, block * acted["width"])
     low, high = (tuple(acted.get(key, ())) for key in ("low", "high"))
-    world = World(seeing, predictor, width, block=block, frozen=frozen, low=low, high=high)
+    world = World(seeing, predict(), width, block=block, frozen=frozen, low=low, high=high)
     method = _method(world, objective, lr)
     frames = torch.cat([one.frames for one in episodes])
     seen = _features(world, frames, console) if frozen else frames
     batches = Windows(episodes, seen, block, block * rollout, batch_size, seed)
     fit(method, batches, steps, console)
-    others = siblings(
-        world, lambda: _dynamics(dynamics, width, block * acted["width"]), batches, members - 1, steps, lr, seed
-    )
+    others = siblings(world, predict, batches, members - 1, steps, lr, seed)
     provenance = {
         "method": "PLDM", "run": Path(out).name, "step": steps, "steps": steps, "git": git_revision(),
         "data": {"train": data, "frames": len(frames), "digest": open_index(data).digest, "seed": seed},

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from jepa_pretrain.agent.actor import Decides
+from jepa_pretrain.agent.adjustments import Parted, Settings, Told
 from jepa_pretrain.agent.cost import Cost
-from jepa_pretrain.agent.lessons import Parted, Settings, Told
 from jepa_pretrain.agent.motors import motors, translated
 from jepa_pretrain.agent.surprise import Expecting, Transitions, Usual, energy, error_of, predicted
 from jepa_pretrain.agent.task import Task

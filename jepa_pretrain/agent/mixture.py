@@ -90,13 +90,7 @@ class Mixture:
     def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor:
         """What the policy would do, or a plan's first action, as the configurator says of each environment.
 
-        Args:
-            state: `(B, N, D)`.
-            task: for these states.
-            rows: which environments they are of, `(B,)`; all, in order, without.
-
-        Returns:
-            `(B, A)`.
+        Arguments and result as those of `Planning.act`.
         """
         rows = torch.arange(len(state)) if rows is None else rows
         self.situation, action, after = self._look(state, task, rows)

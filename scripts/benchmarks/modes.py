@@ -20,11 +20,11 @@ from jepa_pretrain.acting.evaluate import always, moved, pursuit
 from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.acting.outcomes import counted, spent
 from jepa_pretrain.agent.adjusting import Adjusting
+from jepa_pretrain.agent.adjustments import Settings
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.configurator import Rules
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments
-from jepa_pretrain.agent.lessons import Settings
 from jepa_pretrain.agent.trials import Pursuit, Trial, run
 
 ENV, PARALLEL, BUDGET = "jepa_pretrain/Rooms-v0", 50, 100

@@ -246,6 +246,10 @@ def test_mistakes_are_explained(agent, recordings, tmp_path):
         evaluate("random", "CartPole-v1", parallel=2)
     with pytest.raises(UserError, match="far goals are known in swm/TwoRoom-v1 only"):
         evaluate("random", TOY, goals="far")
+    with pytest.raises(UserError, match="does not plan"):
+        evaluate("random", TOY, weights={"goal": 2.0})
+    with pytest.raises(UserError, match="leave out --task"):
+        evaluate(agent, TOY, task="tasks.json:tour", flops=True)
 
 
 def test_four_moves_reach_neighbouring_rooms_and_chance_does_not():

@@ -6,8 +6,8 @@ from known_worlds import Known
 from torch import nn
 
 from jepa_pretrain.agent.adjusting import Adjusting
+from jepa_pretrain.agent.adjustments import Settings
 from jepa_pretrain.agent.cost import Cost
-from jepa_pretrain.agent.lessons import Settings
 from jepa_pretrain.agent.motors import motors, translated
 from jepa_pretrain.agent.surprise import Transitions, Usual, predicted
 from jepa_pretrain.agent.task import Task
