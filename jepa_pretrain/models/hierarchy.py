@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Encoder, Grid, UserError
 from jepa_pretrain.models.described import described
+from jepa_pretrain.models.glances import Glances
 from jepa_pretrain.models.level import Level
 from jepa_pretrain.models.normalise import Normalise
 from jepa_pretrain.models.reading import Reading, all_moments, plan
@@ -89,6 +90,11 @@ class Hierarchy(nn.Module):
         other = copy.copy(self)
         other._read(level)
         return other
+
+    @property
+    def glances(self) -> int:
+        """Pictures that the observation of a moment joins."""
+        return self.encoder.frames if isinstance(self.encoder, Glances) else 1
 
     @property
     def normalise(self) -> Normalise:
