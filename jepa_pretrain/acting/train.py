@@ -85,8 +85,6 @@ def train(
     if not 1 <= members <= MEMBERS:
         raise UserError(f"a world model has 1 to {MEMBERS} members, not {members}")
     seed_everything(seed, verbose=False)
-    if frames < 1:
-        raise UserError(f"a state is made of one picture or more, not {frames}")
     episodes = read_episodes(data, console=console)
     about = episodes[0].about
     acted = about.get("actions")
@@ -145,7 +143,7 @@ def _features(world: World, episodes: list[Episode], console: Console) -> Tensor
     pieces = torch.cat([one.frames for one in episodes]).split(CHUNK)
     show = console.is_terminal
     pieces = track(pieces, "encoding", console=console, disable=not show, transient=True)
-    seen = torch.cat([world.glance(one) for one in pieces])
+    seen = torch.cat([world.features(one) for one in pieces])
     return joined(seen, looks([len(one.frames) for one in episodes], world.block, world.frames))
 
 

@@ -11,7 +11,6 @@ from jepa_pretrain.models.abstraction import MacroActions, StateEncoder
 from jepa_pretrain.models.action_predictor import ActionPredictor
 from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.frames import Pixels, SmallConv
-from jepa_pretrain.models.glances import Glances
 from jepa_pretrain.models.hierarchy import Hierarchy
 from jepa_pretrain.models.latent import Discrete, Gaussian, Sparse
 from jepa_pretrain.models.level import Level
@@ -38,11 +37,10 @@ KNOWN = FRAMES | {"Hierarchy": Hierarchy, "World": World}
 PREDICTORS = (MaskedPredictor, RotaryPredictor, TiledRotaryPredictor, DensePredictor, DenseRotaryPredictor)
 PREDICTORS += (MultilevelPredictor, ActionPredictor)
 HEADS = {one.__name__: one for one in (*PREDICTORS, Projector)}  # what stands on an encoder in training
-MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse, Glances)
+MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse)
 PARTS = {one.__name__: one for one in MODULES}
 NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules themselves, and of which classes
-    "Hierarchy": {"encoder": (*FRAMES, "Glances"), "levels": ("Level",)},
-    "Glances": {"encoder": tuple(FRAMES)},
+    "Hierarchy": {"encoder": (*FRAMES, "World"), "levels": ("Level",)},
     "World": {"encoder": tuple(FRAMES), "dynamics": ("ResidualMLP", "TemporalPredictor")},
     "Level": {
         "predictor": ("TemporalPredictor", "ResidualMLP"),

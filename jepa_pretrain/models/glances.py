@@ -2,15 +2,18 @@
 
 An observation is the channels of `frames` pictures in a row, `(B, 3 * frames, H, W)`, the oldest first and that of now
 last. What is at rest, as a goal is, looked the same before: its picture is repeated.
+
+Every picture is coded by itself, and how things move is then the difference of two codes, made as large as the codes
+are. One network on all pictures side by side hardly finds it: of a square that rolls, after 150 steps of `agent train`,
+speed was read from states with R2 .00, from a linear map of two codes .23, with their difference .68 (.70 is what two
+true places tell).
 """
 
 import torch
 from torch import Tensor, nn
 
-from jepa_pretrain.contracts import Encoder, Grid, UserError
-from jepa_pretrain.models.described import described
-
 CHANNELS = 3  # of a picture
+GAIN = 2.0  # of a change: from look to look codes differ by less than over a whole recording
 
 
 def at_rest(pictures: Tensor, frames: int) -> Tensor:
@@ -23,41 +26,19 @@ def at_rest(pictures: Tensor, frames: int) -> Tensor:
     return pictures.repeat(1, frames, 1, 1) if frames > 1 else pictures
 
 
-class Glances(nn.Module):
-    """An encoder of observations: every picture by itself, their tokens one below the other on a higher grid.
+class Motion(nn.Module):
+    """One state of the codes of several pictures: the code of now, and how it changed from look to look.
 
     Args:
-        encoder: of a single picture.
-        frames: pictures of an observation.
-
-    Raises:
-        UserError: fewer than one picture, or an encoder of clips.
+        width: of the codes, and of the state.
+        frames: pictures, two or more.
     """
 
-    def __init__(self, encoder: Encoder, frames: int) -> None:
+    def __init__(self, width: int, frames: int) -> None:
         super().__init__()
-        if frames < 1 or encoder.grid.t != 1:
-            raise UserError(f"observations join one picture or more, seen by an encoder of pictures: found {frames} on "
-                            f"a grid of {tuple(encoder.grid)}")  # fmt: skip
-        self.config = dict(encoder=described(encoder), frames=frames)
-        self.encoder, self.frames, self.width = encoder, frames, encoder.width
-        self.grid = Grid(1, frames * encoder.grid.h, encoder.grid.w)
-        self.image_size, self.normalise = encoder.image_size, encoder.normalise
+        self.mix = nn.Linear(frames * width, width)
 
-    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`(B, 3 * frames, T, H, W)` -> `(B, frames * N, F)`; of a clip of several moments, the first."""
-        if keep is not None:
-            raise UserError("an encoder of several pictures cannot drop tokens")
-        return torch.cat([self.encoder(one[:, :, :1]) for one in self._apart(clip)], dim=1)
-
-    def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
-        """The last `layers` of the encoder, those of every picture below each other, each `(B, frames * N_i, F_i)`."""
-        found = [self.encoder.forward_layers(one[:, :, :1], layers) for one in self._apart(clip)]
-        return [torch.cat(level, dim=1) for level in zip(*found, strict=True)]
-
-    def _apart(self, clip: Tensor) -> tuple[Tensor, ...]:
-        if clip.shape[1] != CHANNELS * self.frames:
-            raise UserError(
-                f"an observation of {self.frames} pictures has {CHANNELS * self.frames} channels, found {clip.shape[1]}"
-            )
-        return clip.split(CHANNELS, dim=1)
+    def forward(self, codes: Tensor) -> Tensor:
+        """`(B, frames, D)`, the oldest first, -> `(B, D)`."""
+        changes = GAIN * (codes[:, 1:] - codes[:, :-1])
+        return self.mix(torch.cat([changes, codes[:, -1:]], dim=1).flatten(1))

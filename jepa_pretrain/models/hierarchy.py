@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Encoder, Grid, UserError
 from jepa_pretrain.models.described import described
-from jepa_pretrain.models.glances import Glances
 from jepa_pretrain.models.level import Level
 from jepa_pretrain.models.normalise import Normalise
 from jepa_pretrain.models.reading import Reading, all_moments, plan
+from jepa_pretrain.models.world import World
 
 
 class Moments(NamedTuple):
@@ -94,7 +94,7 @@ class Hierarchy(nn.Module):
     @property
     def glances(self) -> int:
         """Pictures that the observation of a moment joins."""
-        return self.encoder.frames if isinstance(self.encoder, Glances) else 1
+        return self.encoder.frames if isinstance(self.encoder, World) else 1
 
     @property
     def normalise(self) -> Normalise:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Grid, UserError
 from jepa_pretrain.models.described import described
-from jepa_pretrain.models.glances import CHANNELS, Glances, at_rest
+from jepa_pretrain.models.glances import CHANNELS, Motion, at_rest
 from jepa_pretrain.models.projector import Projector
 
 
@@ -50,6 +50,8 @@ class World(nn.Module):
             raise UserError(f"the dynamics take states of width {dynamics.state_width}, the world's is {width}")
         if block < 1 or dynamics.actions % block:
             raise UserError(f"a block of {block} environment steps does not divide {dynamics.actions} action numbers")
+        if frames < 1:
+            raise UserError(f"a state is made of one picture or more, not {frames}")
         if len(low) != len(high) or (low and len(low) * block != dynamics.actions):
             raise UserError(
                 f"{len(low)} low and {len(high)} high bounds for {dynamics.actions // block} action numbers"
@@ -62,8 +64,9 @@ class World(nn.Module):
         self.width, self.block, self.frozen, self.grid = width, block, frozen, Grid(1, 1, 1)
         self.image_size, self.normalise = encoder.image_size, encoder.normalise
         self.frames = frames
-        self.encoder = (encoder if frames == 1 else Glances(encoder, frames)).requires_grad_(not frozen)
-        self.projector = Projector(self.encoder.grid.tokens * encoder.width, tuple(hidden), width)
+        self.encoder = encoder.requires_grad_(not frozen)
+        self.projector = Projector(encoder.grid.tokens * encoder.width, tuple(hidden), width)
+        self.motion = Motion(width, frames) if frames > 1 else None
         self.dynamics = dynamics
         self.train(self.training)
 
@@ -74,25 +77,19 @@ class World(nn.Module):
             self.encoder.eval()
         return self
 
-    def glance(self, pictures: Tensor) -> Tensor:
-        """What the encoder makes of single pictures, which can be kept while it is frozen: `(S, 3, H, W)` -> `(S, F)`.
-
-        Those of an observation's pictures in a row are what `features` gives.
-        """
-        eye = self.encoder if self.frames == 1 else self.encoder.encoder
-        return self._seen(eye, pictures)
-
     def features(self, observations: Tensor) -> Tensor:
-        """What the encoder makes of observations: `(B, 3 * frames, H, W)` -> `(B, frames * F)`."""
-        return self._seen(self.encoder, observations)
+        """What the encoder makes of observations, which can be kept while it is frozen.
 
-    def _seen(self, encoder: nn.Module, pictures: Tensor) -> Tensor:
+        Those of each picture in a row, so that single pictures will do too: `(B, 3 * n, H, W)` -> `(B, n * F)`.
+        """
+        pictures = observations.unflatten(1, (-1, CHANNELS))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return encoder(pictures.unsqueeze(2)).flatten(1)
+            return self.encoder(pictures.flatten(0, 1).unsqueeze(2)).reshape(len(observations), -1)
 
     def project(self, features: Tensor) -> Tensor:
         """`(B, frames * F)` -> states `(B, 1, D)`."""
-        return self.projector(features).unsqueeze(1)
+        codes = self.projector(features.unflatten(1, (self.frames, -1)).flatten(0, 1)).unflatten(0, (-1, self.frames))
+        return codes if self.motion is None else self.motion(codes).unsqueeze(1)
 
     def encode(self, observations: Tensor) -> Tensor:
         """`(B, 3 * frames, H, W)`, uint8 in 0..255 or float in 0..1, to states `(B, 1, D)`.
@@ -114,13 +111,16 @@ class World(nn.Module):
         return self.dynamics.rollout(state, plan, z, horizon)
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
-        """As an encoder: the state at a clip's first frame, as if at rest, `(B, C, T, H, W)` -> `(B, 1, D)`."""
+        """As an encoder: the state at a clip's first frame, `(B, C, T, H, W)` -> `(B, 1, D)`.
+
+        Frames are observations, or single pictures, which are taken to be at rest.
+        """
         if keep is not None:
             raise UserError("a world model cannot drop tokens: its state is one")
-        return self.encode(at_rest(clip[:, :, 0], self.frames))
+        first = clip[:, :, 0]
+        return self.encode(at_rest(first, self.frames) if first.shape[1] == CHANNELS else first)
 
     def forward_layers(self, clip: Tensor, layers: int) -> list[Tensor]:
         """The state, behind the last `layers - 1` layers of its encoder, each `(B, N_i, D_i)`."""
-        first = at_rest(clip[:, :, 0], self.frames).unsqueeze(2)
-        before = self.encoder.forward_layers(first, layers - 1) if layers > 1 else []
+        before = self.encoder.forward_layers(clip[:, -CHANNELS:, :1], layers - 1) if layers > 1 else []
         return [*before, self(clip)]

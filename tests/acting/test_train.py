@@ -90,12 +90,12 @@ def test_a_critic_makes_it_an_agent(world, recordings, tmp_path):
 def test_two_pictures_tell_speed_and_one_does_not(tmp_path):
     """Of a square that rolls on: read from states of episodes that the reading did not learn from."""
     for split, seed in (("train", 0), ("val", 1)):
-        collect("ToyRolls-v0", str(tmp_path / split), "sticky", 1200, 32, seed, steps=40)
+        collect("ToyRolls-v0", str(tmp_path / split), "sticky", 800, 32, seed, steps=40)
     held, told = read_episodes(str(tmp_path / "val")), {}
     fitted, tested = held[0::2], held[1::2]
     for frames in (1, 2):
         folder = str(tmp_path / f"world-{frames}")
-        options = ["--encoder=pixels", "--steps=150", "--batch_size=64", "--block=2", "--rollout=3", "--width=16"]
+        options = ["--encoder=pixels", "--steps=80", "--batch_size=64", "--block=2", "--rollout=3", "--width=16"]
         cli.main(["agent", "train", str(tmp_path / "train"), folder, *options, f"--frames={frames}"])
         model = load_world(folder)
         assert model.frames == frames
@@ -104,7 +104,7 @@ def test_two_pictures_tell_speed_and_one_does_not(tmp_path):
         off = (reader(encoded(model, tested)[:, 0]) - truth).square().mean(0) / truth.var(0)
         told[frames] = (1 - off).unflatten(0, (2, 2)).mean(1)  # R2 of place and of speed
     assert told[1][0] > 0.5 and told[2][0] > 0.5, told
-    assert told[1][1] < 0.3 and told[2][1] > 0.6, told
+    assert told[1][1] < 0.2 and told[2][1] > 0.35, told
     critic(folder, str(tmp_path / "train"), str(tmp_path / "agent"), steps=2, batch_size=64)
     agent = load_agent(tmp_path / "agent")
     agent.pursue(held[0].frames[:1])

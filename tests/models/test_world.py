@@ -79,12 +79,12 @@ def test_a_state_of_several_pictures(tmp_path):
     state = world.encode(both)
     assert not torch.allclose(state, world.encode(both.flip(1)))
     torch.testing.assert_close(world(new.unsqueeze(2)), world.encode(torch.cat([new, new], dim=1)))  # as if at rest
-    assert [one.shape[1] for one in world.forward_layers(new.unsqueeze(2), 2)] == [32, 1]
+    assert [one.shape[1] for one in world.forward_layers(new.unsqueeze(2), 2)] == [16, 1]
     found = FrozenEncoder.load(write(world, tmp_path / "world", {})).encoder
     assert found.frames == 2 and torch.equal(found.encode(both), state)
     with pytest.raises(UserError, match=r"takes frames \(B, 6, 16, 16\): 2 pictures in a row, found \(4, 3, 16, 16\)"):
         world.encode(new)
-    with pytest.raises(UserError, match="found 0 on a grid"):
+    with pytest.raises(UserError, match="one picture or more, not 0"):
         make(frames=0)
 
 
