@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from jepa_pretrain.acting.load import bare
 from jepa_pretrain.acting.members import siblings
 from jepa_pretrain.agent.folder import MEMBERS, save_agent
-from jepa_pretrain.contracts import Batch, UserError
+from jepa_pretrain.agent.sight import joined, looks, observed
+from jepa_pretrain.contracts import Batch, Episode, UserError
 from jepa_pretrain.data.index import open_index
 from jepa_pretrain.data.trajectories import read_episodes
 from jepa_pretrain.data.windows import Windows
@@ -55,6 +56,7 @@ def train(
     batch_size: int = 256,
     lr: float = 1e-3,
     members: int = 1,
+    frames: int = 1,
     seed: int = 0,
 ) -> None:
     """Train a world model on recorded behaviour and write it as a folder of safetensors.
@@ -76,6 +78,7 @@ def train(
         lr: Peak learning rate.
         members: More than one make an ensemble, which knows where it knows little: the others learn dynamics of the
             first one's states. OUT is then an agent's folder, with the distance to the goal as its cost.
+        frames: Pictures that make a state, a block apart: 2 where one does not tell how things move.
         seed: Names the initial weights and the order.
     """
     began, console = time.perf_counter(), Console(highlight=False, soft_wrap=True)
@@ -90,23 +93,22 @@ def train(
     seeing = _encoder(encoder, episodes[0].frames.shape[-1])
     predict = partial(_dynamics, dynamics, width, block * acted["width"])
     low, high = (tuple(acted.get(key, ())) for key in ("low", "high"))
-    world = World(seeing, predict(), width, block=block, frozen=frozen, low=low, high=high)
+    world = World(seeing, predict(), width, block=block, frozen=frozen, low=low, high=high, frames=frames)
     method = _method(world, objective, lr)
-    frames = torch.cat([one.frames for one in episodes])
-    seen = _features(world, frames, console) if frozen else frames
+    seen = _features(world, episodes, console) if frozen else observed(world, episodes)
     batches = Windows(episodes, seen, block, block * rollout, batch_size, seed)
     fit(method, batches, steps, console)
     others = siblings(world, predict, batches, members - 1, steps, lr, seed)
     provenance = {
         "method": "PLDM", "run": Path(out).name, "step": steps, "steps": steps, "git": git_revision(),
-        "data": {"train": data, "frames": len(frames), "digest": open_index(data).digest, "seed": seed},
+        "data": {"train": data, "frames": len(seen), "digest": open_index(data).digest, "seed": seed},
         "environment": about.get("env", "unknown"), "objective": objective, "encoder": encoder,
         "metrics": {name: round(float(one), 6) for name, one in method.trainer.callback_metrics.items()},
     }  # fmt: skip
     folder = save_agent(bare([world, *others]), out) if others else write(world, out, provenance)
     metrics = provenance["metrics"]
     told = " ".join(f"{name} {metrics['train/' + name]:.4f}" for name in ("loss", "prediction", "still", "std"))
-    console.print(f"{steps} steps on {len(frames)} frames in {time.perf_counter() - began:.0f} s: {told}; in {folder}")
+    console.print(f"{steps} steps on {len(seen)} frames in {time.perf_counter() - began:.0f} s: {told}; in {folder}")
 
 
 def _encoder(name: str, size: int) -> nn.Module:
@@ -136,12 +138,13 @@ def _method(world: World, objective: str, lr: float) -> PLDM:
 
 
 @torch.no_grad()
-def _features(world: World, frames: Tensor, console: Console) -> Tensor:
-    """The frozen encoder's features of all frames, `(S, F)`."""
-    pieces = frames.split(CHUNK)
+def _features(world: World, episodes: list[Episode], console: Console) -> Tensor:
+    """The frozen encoder's features of the observations at all frames, `(S, frames * F)`; each frame is seen once."""
+    pieces = torch.cat([one.frames for one in episodes]).split(CHUNK)
     show = console.is_terminal
     pieces = track(pieces, "encoding", console=console, disable=not show, transient=True)
-    return torch.cat([world.features(one) for one in pieces])
+    seen = torch.cat([world.features(one) for one in pieces])
+    return joined(seen, looks([len(one.frames) for one in episodes], world.block, world.frames))
 
 
 def fit(method: Method, batches: Iterable[Batch], steps: int, console: Console) -> None:

@@ -1,5 +1,7 @@
 """World models: blocks of actions, rollouts that are steps repeated, frozen encoders, export and back."""
 
+import json
+
 import pytest
 import torch
 
@@ -68,6 +70,31 @@ def test_an_exported_world_comes_back(tmp_path, dynamics):
     state = world.encode(frames)
     assert torch.equal(found.encode(frames), state)
     assert torch.equal(found.rollout(state, plan), world.rollout(state, plan))
+
+
+def test_a_state_of_several_pictures(tmp_path):
+    world = make(frames=2)
+    old, new = torch.randint(256, (2, 4, 3, 16, 16), dtype=torch.uint8)
+    both = torch.cat([old, new], dim=1)
+    state = world.encode(both)
+    assert not torch.allclose(state, world.encode(both.flip(1)))
+    torch.testing.assert_close(world(new.unsqueeze(2)), world.encode(torch.cat([new, new], dim=1)))  # as if at rest
+    assert [one.shape[1] for one in world.forward_layers(new.unsqueeze(2), 2)] == [16, 1]
+    found = FrozenEncoder.load(write(world, tmp_path / "world", {})).encoder
+    assert found.frames == 2 and torch.equal(found.encode(both), state)
+    with pytest.raises(UserError, match=r"takes frames \(B, 6, 16, 16\): 2 pictures in a row, found \(4, 3, 16, 16\)"):
+        world.encode(new)
+    with pytest.raises(UserError, match="one picture or more, not 0"):
+        make(frames=0)
+
+
+def test_folders_of_before_several_pictures_load(tmp_path):
+    folder = write(make(), tmp_path / "world", {})
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architecture"]["args"].pop("frames") == 1
+    (folder / "config.json").write_text(json.dumps(config))
+    found, frames = FrozenEncoder.load(folder).encoder, torch.rand(2, 3, 16, 16)
+    assert torch.equal(found.encode(frames), make().encode(frames))
 
 
 def test_pixels_keep_the_picture():
