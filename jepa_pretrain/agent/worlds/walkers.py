@@ -75,6 +75,23 @@ class ForkWalker:
         return towards(state[:, :2], way, SPEED)
 
 
+class ForkExplorer:
+    """To its goal, unsteadily: over the bridge or around on either side, drawn for each episode, or straight on."""
+
+    def begin(self) -> None:
+        self._lane: np.ndarray | None = None
+        self._stray: np.ndarray | None = None
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        state = seen.state.double().numpy()
+        if self._lane is None:
+            self._lane = np.array([rng.choice(3, p=(0.5, 0.25, 0.25)) for rng in rngs])
+            self._stray = np.array([rng.random() < STRAY for rng in rngs])
+        sway = torch.from_numpy(np.stack([rng.normal(0, SWAY, 2) for rng in rngs])).float()
+        way = np.where(self._stray[:, None], state[:, 2:4], fork.routed(state, self._lane))
+        return (towards(state[:, :2], way, SPEED) + sway).clamp(-1, 1)
+
+
 class Stepping:
     """Another behaviour where there are four moves to choose from: the one that leads there best.
 

@@ -134,6 +134,28 @@ def test_the_bridge_is_quicker_on_average_and_the_way_around_is_sure():
     assert (walk(FORK, "bold", 50, 80, risk=0.0) <= 20).all()
 
 
+def test_the_explorer_of_the_fork_goes_everywhere_on_every_way():
+    environments = Environments("jepa_pretrain/ForkAnywhere-v0", 64, 32)
+    seen = environments.reset(list(range(64)))
+    acting, rngs = (
+        behaviour("explorer", environments.name, environments.actions),
+        list(map(np.random.default_rng, range(64))),
+    )
+    acting.begin()
+    ends = (seen.state[:, 0] - seen.state[:, 2]).abs()
+    assert (seen.state[:, :2] - seen.state[:, 2:4]).norm(dim=1).min() > 0.5 and ends.max() > 0.7
+    places = []
+    for _ in range(80):
+        seen = environments.step(acting.act(seen, rngs))
+        places.append(seen.state[:, :2])
+    environments.close()
+    at, straight = torch.stack(places), torch.from_numpy(acting._stray)
+    assert not seen.running[~straight].any(), "all that do not go straight on arrive"
+    between = (at[..., 0] - 0.5).abs() < 0.05
+    for low, high in ((0.03, 0.12), (0.44, 0.56), (0.55, 0.74), (0.88, 0.97)):  # above, bridge, pit, below
+        assert (between & (at[..., 1] > low) & (at[..., 1] < high)).any(0).sum() >= 3
+
+
 def test_the_gust_blows_once():
     world = fork.Chasm(1, risk=1.0)
     world.reset(np.arange(1), [0], [{"state": (0.44, 0.5)}])
