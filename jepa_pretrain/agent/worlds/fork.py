@@ -30,8 +30,9 @@ class Chasm(Ground):
         count: episodes (B).
         motor: factor on every action, see `Ground`.
         risk: probability that the gust throws one down.
-        anywhere: start and goal lie anywhere around the rock, far apart: recordings that all begin and end in the same
-            places tell little of what lies between.
+        anywhere: for recordings: start and goal lie anywhere around the rock, far apart, and whoever reaches one is
+            given another, before which the gust may blow again. Recordings that all begin and end in the same places
+            tell little of what lies between, and where the lucky ones end early, long stretches tell of the others.
     """
 
     size = 5
@@ -44,10 +45,19 @@ class Chasm(Ground):
 
     def begin(self, row: int, options: Options) -> None:
         rng = self.rngs[row]
-        start, goal = far_apart(rng) if self.anywhere else (START + rng.uniform(-0.02, 0.02, 2), GOAL)
+        start = around(rng) if self.anywhere else START + rng.uniform(-0.02, 0.02, 2)
+        goal = around(rng, start) if self.anywhere else GOAL
         self.agent[row] = place(options, "state", start)
         self.goal[row] = place(options, "target_state", goal)
         self.met[row] = False
+
+    def step(self, actions: Array) -> Array:
+        reached = super().step(actions)
+        if not self.anywhere:
+            return reached
+        for row in np.flatnonzero(reached):
+            self.goal[row], self.met[row] = around(self.rngs[row], self.agent[row]), False
+        return np.zeros_like(reached)
 
     def move(self, wanted: Array) -> None:
         inside = within(self.agent, PIT)
@@ -82,12 +92,12 @@ class Chasm(Ground):
         return pictures.round().astype(np.uint8)
 
 
-def far_apart(rng: np.random.Generator) -> Array:
-    """Two places around the rock, at least half of the square's side apart, (2, 2)."""
+def around(rng: np.random.Generator, other: Array | None = None) -> Array:
+    """A place around the rock, at least half of the square's side away from another one, (2,)."""
     while True:
-        ends = rng.uniform(RADIUS, 1 - RADIUS, (2, 2))
-        if not within(ends, ROCK, RADIUS).any() and np.linalg.norm(ends[0] - ends[1]) > 0.5:
-            return ends
+        at = rng.uniform(RADIUS, 1 - RADIUS, 2)
+        if not within(at[None], ROCK, RADIUS)[0] and (other is None or np.linalg.norm(at - other) > 0.5):
+            return at
 
 
 def within(at: Array, box: tuple[float, float, float, float], margin: float = 0.0) -> Array:
@@ -133,7 +143,7 @@ def routed(state: Array, lane: Array) -> Array:
     away = (there > own) | ((there == 1) & (own == 1))  # to the right
     mouth = np.where(np.where(own == 1, away, own == 2), SIDES[1], SIDES[0])
     far = np.where((there == 1) & (own != 1), goal[:, 0], np.where(away, SIDES[1], SIDES[0]))
-    aligned = (own == 1) | (np.abs(agent[:, 1] - LANES[lane]) < 0.02)
+    aligned = (own == 1) | (np.abs(agent[:, 1] - LANES[lane]) < 0.035)
     way = np.stack([np.where(aligned, far, mouth), LANES[lane]], axis=1)
     straight = (own == there) & ((own != 1) | (nearest[0] == nearest[1]))
     way = np.where(straight[:, None], goal, way)
