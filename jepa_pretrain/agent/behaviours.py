@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_pretrain.agent.environments import Actions, Seen
-from jepa_pretrain.agent.worlds.walkers import ForkWalker, RoomsExpert, RoomsExplorer, Stepping
+from jepa_pretrain.agent.worlds.walkers import ForkExplorer, ForkWalker, RoomsExpert, RoomsExplorer, Stepping
 from jepa_pretrain.contracts import UserError
 
 HOLD = 0.9  # probability that a sticky action is held for another step
@@ -120,6 +120,8 @@ class UMazeExpert(UMazeStraight):
         return torch.where((here == there)[:, None], state[:, 2:4], U_WAY[here + torch.sign(there - here)])
 
 
+FORK = {"bold": partial(ForkWalker, 1.0), "straight": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
+        "expert": partial(ForkWalker, 0.0), "explorer": ForkExplorer}  # fmt: skip
 SCRIPTED = {
     "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
     "PointMaze_UMaze-v3": {"expert": UMazeExpert, "straight": UMazeStraight},
@@ -127,8 +129,8 @@ SCRIPTED = {
     "jepa_pretrain/Rooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/RoomsSteps-v0": {"expert": lambda: Stepping(RoomsExpert()),
                                     "explorer": lambda: Stepping(RoomsExplorer())},
-    "jepa_pretrain/Fork-v0": {"bold": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
-                              "explorer": partial(ForkWalker, 0.5)},
+    "jepa_pretrain/Fork-v0": FORK,
+    "jepa_pretrain/ForkAnywhere-v0": FORK,
 }  # fmt: skip
 
 
