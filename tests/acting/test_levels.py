@@ -91,7 +91,8 @@ def test_levels_are_chosen_for_a_search(agent):
     assert upper.u["recorded"] == pytest.approx(0.5 * upper.pace)
     reach = (upper.model.action.high - own.model.action.high) / (5 * own.cost.recorded.std)
     torch.testing.assert_close(reach, torch.ones(2))
-    flat = searching(mind, Search(levels=1, risk=0.5))
+    flat = searching(mind, Search(levels=1, risk=0.5, futures=3))
+    assert flat.task.samples == 3
     assert isinstance(flat.planner, Gradient) and (flat.task.horizon, flat.task.risk) == (8, 0.5)
     assert searching(mind, Search(planner="gradient")).task.horizon == 8 != mind.task.horizon
     assert not torch.equal(decided(mind), decided(flat))
@@ -116,7 +117,8 @@ def test_it_is_measured_and_shown(agent, world, tmp_path):
 
 
 def test_what_cannot_be_known_gets_a_latent_variable(recordings, world, tmp_path):
-    critic(world, recordings, str(tmp_path / "critic"), steps=2, batch_size=32)
+    critic(world, recordings, str(tmp_path / "critic"), steps=2, batch_size=32, discount=0.9)
+    assert load_agent(tmp_path / "critic").cost.critics["steps"].discount == 0.9
     levels(str(tmp_path / "critic"), recordings, str(tmp_path / "chance"), (), values=3, steps=4, batch_size=32)
     assert dict(load_agent(tmp_path / "chance").task.v) == {"steps": 1.0}
     model = load_agent(tmp_path / "chance").model
