@@ -10,7 +10,7 @@ class Known:
     """What all of them have: a pooled state that is the picture's first pixels, and steps that are repeated."""
 
     grid_tokens = 1
-    block = 1
+    block = frames = 1
 
     def __init__(self, width: int, action: Continuous | Discrete) -> None:
         self.width, self.action = width, action

@@ -43,6 +43,26 @@ class Toy(gym.Env):
         return np.concatenate([self.place, self.target]).astype(np.float32)
 
 
+class Rolling(Toy):
+    """The square rolls on, the action only pushes; it is thrown back where it meets the edge. It feels its speed."""
+
+    def reset(self, *, seed=None, options=None):
+        self.speed = np.zeros(2, np.float32)
+        super().reset(seed=seed, options=options)
+        return self._felt()
+
+    def step(self, action):
+        self.speed = (self.speed + 0.02 * np.asarray(action)).clip(-0.1, 0.1).astype(np.float32)
+        wanted = self.place + self.speed
+        self.place = wanted.clip(0, 1).astype(np.float32)
+        self.speed = np.where(wanted == self.place, self.speed, -self.speed)
+        seen, told = self._felt()
+        return seen, 0.0, False, False, told
+
+    def _felt(self):
+        return self._seen(), {"proprio": np.concatenate([self.place, self.speed])}
+
+
 def register():
     """Makes the world known to Gymnasium, once."""
     for name, options in {
@@ -54,6 +74,8 @@ def register():
     }.items():
         if name not in gym.registry:
             gym.register(name, Toy, kwargs=options)
+    if "ToyRolls-v0" not in gym.registry:
+        gym.register("ToyRolls-v0", Rolling)
 
 
 class Odd:

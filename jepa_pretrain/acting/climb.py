@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from jepa_pretrain.acting.train import CHUNK, fit
+from jepa_pretrain.acting.train import fit
+from jepa_pretrain.agent.sight import encoded
 from jepa_pretrain.contracts import Batch, Episode, UserError
 from jepa_pretrain.data.windows import Windows
 from jepa_pretrain.methods.hjepa import HJEPA, Weights
@@ -148,9 +149,7 @@ class _Steps:
     """
 
     def __init__(self, world: World, episodes: list[Episode], length: int, run: Run) -> None:
-        frames = torch.cat([one.frames for one in episodes])
-        with torch.no_grad():
-            states = torch.cat([world.encode(one)[:, 0] for one in frames.split(CHUNK)])  # (S, D)
+        states = encoded(world, episodes)[:, 0]  # (S, D)
         self.block = world.block
         self.windows = Windows(episodes, states, self.block, self.block * length, run.batch_size, run.seed)
 

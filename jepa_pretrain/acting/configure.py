@@ -9,7 +9,7 @@ from rich.console import Console
 from jepa_pretrain.acting.distill import pairs
 from jepa_pretrain.acting.episode import check_actions, trials_of
 from jepa_pretrain.acting.load import load_mind, load_size
-from jepa_pretrain.acting.steps import CHUNK, transitions
+from jepa_pretrain.acting.steps import transitions
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.configurator import LITTLE, MODES, MUCH, Configurator, Rules, Thrift
 from jepa_pretrain.agent.environments import Environments
@@ -21,6 +21,7 @@ from jepa_pretrain.agent.planners.mcts import MCTS
 from jepa_pretrain.agent.planners.planner import Planner
 from jepa_pretrain.agent.planners.sampling import Sampling
 from jepa_pretrain.agent.readout import Readout
+from jepa_pretrain.agent.sight import encoded
 from jepa_pretrain.agent.surprise import Usual
 from jepa_pretrain.agent.thrift import Lessons, Noting, Trying, imagine_lessons, learn
 from jepa_pretrain.agent.trials import Pursuit, run
@@ -109,8 +110,7 @@ def lighter(planner: Planner) -> Planner:
 def _readout(mind: Agent, episodes: list[Episode], console: Console) -> Readout | None:
     if not episodes[0].proprio.shape[1]:
         return None
-    states = torch.cat([mind.model.encode(part) for one in episodes for part in one.frames.split(CHUNK)])
-    found = Readout.of(states, torch.cat([one.proprio for one in episodes]))
+    found = Readout.of(encoded(mind.model, episodes), torch.cat([one.proprio for one in episodes]))
     console.print(f"the body's {found.width} numbers are read from states, {float(found.error):.3g} off on average")
     return found
 

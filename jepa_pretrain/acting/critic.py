@@ -12,12 +12,12 @@ from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.folder import save_agent
 from jepa_pretrain.agent.learning import learn_steps
+from jepa_pretrain.agent.sight import encoded, encoded_at_rest
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes
 
-CHUNK = 512  # frames encoded at a time
 HORIZON = 8  # model steps that the agent looks ahead
 
 
@@ -47,17 +47,29 @@ def critic(
         raise UserError(f"an expectile lies in .5..1, found {expectile}")
     began, console = time.perf_counter(), Console(highlight=False, soft_wrap=True)
     model = load_mind(world).model
-    states = model_steps(model, read_episodes(data, console=console))
+    states, goals = model_steps(model, read_episodes(data, console=console))
     torch.manual_seed(seed)
     made = StepsToGo(model.width, model.grid_tokens, discount)
-    loss = learn_steps(made, states, torch.Generator().manual_seed(seed), steps, batch_size, expectile=expectile)
+    generator = torch.Generator().manual_seed(seed)
+    loss = learn_steps(made, states, generator, steps, batch_size, expectile=expectile, goals=goals)
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON, {}, {"steps": 1.0})
     folder = save_agent(Agent(model, Cost(model.action, {"steps": made}), default_planner(model), task, seed=seed), out)
     console.print(f"{steps} steps in {time.perf_counter() - began:.0f} s: loss {loss:.4f}; in {folder}")
 
 
-@torch.no_grad()
-def model_steps(model: WorldModel, episodes: list[Episode]) -> list[Tensor]:
-    """States at every step of the model, `(T, N, D)`: each episode once for every frame of the first block."""
-    whole = [torch.cat([model.encode(part) for part in one.frames.split(CHUNK)]) for one in episodes]
-    return [states[first :: model.block] for states in whole for first in range(min(model.block, len(states)))]
+def model_steps(model: WorldModel, episodes: list[Episode]) -> tuple[list[Tensor], list[Tensor] | None]:
+    """States at every step of the model, `(T, N, D)`: each episode once for every frame of the first block.
+
+    Args:
+        model: Encodes.
+        episodes: Recordings.
+
+    Returns:
+        The states, and the same as goals, at rest; None where a state does not tell what moves.
+    """
+
+    def cut(states: Tensor) -> list[Tensor]:
+        whole = states.split([len(one.frames) for one in episodes])
+        return [one[first :: model.block] for one in whole for first in range(min(model.block, len(one)))]
+
+    return cut(encoded(model, episodes)), cut(encoded_at_rest(model, episodes)) if model.frames > 1 else None

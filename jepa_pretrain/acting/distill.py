@@ -7,7 +7,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from jepa_pretrain.acting.critic import CHUNK
 from jepa_pretrain.acting.episode import check_actions, trials_of
 from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.agent.actor import Planning, Policy
@@ -15,6 +14,7 @@ from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.distil import Visit, distil
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.folder import save_agent
+from jepa_pretrain.agent.sight import encoded, encoded_at_rest
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Pursuit, run
 from jepa_pretrain.contracts import Episode, UserError
@@ -72,7 +72,8 @@ def distill(
 
 @torch.no_grad()
 def pairs(mind: Agent, episodes: list[Episode], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Recorded states with goals, half of them later in the same episode, half anywhere: `(P, 1, D)` each.
+    """Recorded states with goals, half of them later in the same episode, half anywhere, at rest: `(P, 1, D)`
+    each.
 
     Args:
         mind: Encodes.
@@ -86,8 +87,7 @@ def pairs(mind: Agent, episodes: list[Episode], count: int, generator: torch.Gen
     later = start + (torch.rand(count, generator=generator) * (end[start] - start)).long()
     anywhere = torch.randint(len(end), (count,), generator=generator)
     goal = torch.where(torch.arange(count) < count // 2, later, anywhere)
-    frames = torch.cat([one.frames for one in episodes])
-    return tuple(torch.cat([mind.model.encode(frames[part]) for part in one.split(CHUNK)]) for one in (start, goal))
+    return encoded(mind.model, episodes, start), encoded_at_rest(mind.model, episodes, goal)
 
 
 class _Noting:

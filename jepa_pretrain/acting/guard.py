@@ -15,10 +15,9 @@ from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.folder import save_agent
 from jepa_pretrain.agent.guardrails import KeepOut
 from jepa_pretrain.agent.readout import Reader, fit
+from jepa_pretrain.agent.sight import encoded
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes
-
-CHUNK = 512  # frames encoded at a time
 
 
 def guard(
@@ -79,8 +78,7 @@ def place_reader(mind: Agent, episodes: list[Episode]) -> tuple[Reader, Tensor]:
         raise UserError(f"a guardrail's readout needs two episodes that tell places, found {found}")
     parts = []
     for some in (episodes[0::2], episodes[1::2]):  # behaviours lie in shards of their own
-        states = torch.cat([mind.model.encode(part).flatten(1) for one in some for part in one.frames.split(CHUNK)])
-        parts.append((states, torch.cat([one.proprio[:, :2] for one in some])))
+        parts.append((encoded(mind.model, some).flatten(1), torch.cat([one.proprio[:, :2] for one in some])))
     (states, truth), (held, told) = parts
     reader = fit(states, truth)
     return reader, (reader(held) - told).norm(dim=1)

@@ -20,6 +20,7 @@ from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.levels import levels as on_levels
 from jepa_pretrain.agent.planners.cem import CEM
 from jepa_pretrain.agent.planners.hierarchical import Hierarchical
+from jepa_pretrain.agent.sight import joined, looks
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous
 from jepa_pretrain.contracts import Episode, UserError
@@ -130,12 +131,15 @@ def moments(hierarchy: Hierarchy, episodes: list[Episode], seed: int) -> list[Mo
         raise UserError(f"the recordings hold no stretches of {hierarchy.frames} frames: record longer episodes")
     some = starts[torch.randperm(len(starts), generator=torch.Generator().manual_seed(seed))[:WINDOWS]]
     frames = torch.cat([one.frames for one in episodes])
+    block = hierarchy.levels[0].stride * hierarchy.tubelet
+    rows = looks([len(one.frames) for one in episodes], block, hierarchy.glances)
     width = episodes[0].actions.shape[1]
     actions = torch.cat([torch.cat([one.actions, torch.zeros(1, width)]) for one in episodes])
     found = []
     for part in some.split(64):
         at = part[:, None] + torch.arange(hierarchy.frames)  # (B, T)
-        found.append(hierarchy.moments(frames[at].transpose(1, 2), actions[at]))
+        clip = joined(frames, rows[at.flatten()]).unflatten(0, at.shape)  # (B, T, 3 * frames, H, W)
+        found.append(hierarchy.moments(clip.transpose(1, 2), actions[at]))
     return [
         Moments(torch.cat([one.states for one in level]), torch.cat([one.actions for one in level]))
         for level in zip(*found, strict=True)

@@ -17,12 +17,12 @@ from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.readout import Reader, fit
+from jepa_pretrain.agent.sight import encoded, goal_state
 from jepa_pretrain.agent.world_model import WorldModel, imagine
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes, windows
 from jepa_pretrain.evals.result import check_out, write
 
-CHUNK = 512  # frames encoded at a time
 PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
 AWAY = 30.0  # pixels that a push keeps from the door
 
@@ -42,7 +42,7 @@ def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out:
     episodes = read_episodes(data, frames, console)
     fitted, tested = episodes[0::2], episodes[1::2]  # behaviours lie in shards of their own
     episodes = fitted + tested
-    states = _encoded(model, episodes)
+    states = encoded(model, episodes)[:, 0]  # (S, D)
     truth = torch.cat([one.proprio for one in episodes])
     half = sum(len(one.frames) for one in fitted)
     reader = fit(states[:half], truth[:half])
@@ -57,12 +57,6 @@ def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out:
         result["through_wall"] = through_wall(model, reader)
     _show(result, console)
     write(result, out, console)
-
-
-@torch.no_grad()
-def _encoded(model: WorldModel, episodes: list[Episode]) -> Tensor:
-    """The states of all frames in a row, `(S, D)`."""
-    return torch.cat([model.encode(part)[:, 0] for one in episodes for part in one.frames.split(CHUNK)])
 
 
 def _error(guess: Tensor, truth: Tensor) -> Tensor:
@@ -121,7 +115,7 @@ def through_wall(model: WorldModel, reader: Reader, seed: int = 0) -> float:
     side = torch.rand(PUSHES, generator=rng) < 0.5
     start = torch.stack([torch.where(side, 2 * tworoom.WALL - x, x), y], dim=1)
     environments.reset(list(range(PUSHES)), [{"state": one.numpy(), "target_state": one.numpy()} for one in start])
-    state = model.encode(environments.pictures())
+    state = goal_state(model, environments.pictures())  # at rest
     environments.close()
     push = torch.stack([torch.where(side, -1.0, 1.0), torch.zeros(PUSHES)], dim=1)  # (B, 2)
     plan = push.repeat(1, model.block)[:, None].expand(-1, STEPS // model.block, -1)

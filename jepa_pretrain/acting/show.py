@@ -14,9 +14,11 @@ from jepa_pretrain.agent.behaviours import SCRIPTED, behaviour
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.rollouts import play
 from jepa_pretrain.agent.show import Recorder
+from jepa_pretrain.agent.sight import observed
 from jepa_pretrain.agent.trials import Trial
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes
+from jepa_pretrain.models.glances import at_rest
 from jepa_pretrain.report.episode import show as draw
 
 BANK, WALKS, STRIDE = 2000, 8, 200  # frames to look imagined states up in; episodes played for it, and their steps
@@ -54,10 +56,10 @@ def show(
     (trial,) = trials_of(environments, 1, seed, variation)
     wanted = goal_of(environments, trial) if given is None else given
     known = _played(environments, trial, seed) if data is None else read_episodes(data, BANK, console)
-    bank = sized(torch.cat([one.frames for one in known]), size, data or env)[:BANK]
+    bank = sized(observed(mind.model, known), size, data or env)[:BANK]
     places = _places(known, env)
     if given is None:
-        bank = torch.cat([bank, wanted])
+        bank = torch.cat([bank, at_rest(wanted, mind.model.frames)])
         places = None if places is None else torch.cat([places, torch.tensor(trial.goal["state"])[None].float()])
     recorder = Recorder(mind, wanted[0], bank, places=places)
     ended = pursue(mind, environments, trial, budget, wanted, recorder)

@@ -11,6 +11,7 @@ from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
 from jepa_pretrain.agent.named import Named, read_named, staged
+from jepa_pretrain.agent.sight import goal_state
 from jepa_pretrain.agent.stages import Stages
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Trial
@@ -29,7 +30,7 @@ def undertaking(mind: Agent, source: str) -> tuple[Named, Task, Stages]:
     named, size = read_named(source), load_size(mind.model)
 
     def picture(path: Path) -> Tensor:
-        return mind.model.encode(read_goal(str(path), size))
+        return goal_state(mind.model, read_goal(str(path), size))
 
     near = NEAR * float(mind.configurator.usual.distance) if mind.configurator else 0.0
     if not near and mind.readout is None and named.near is None:

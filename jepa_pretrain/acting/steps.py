@@ -2,12 +2,11 @@
 
 import torch
 
+from jepa_pretrain.agent.sight import encoded
 from jepa_pretrain.agent.surprise import Transitions
 from jepa_pretrain.agent.world_model import WorldModel
 from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import windows
-
-CHUNK = 512  # frames encoded at a time
 
 
 @torch.no_grad()
@@ -27,7 +26,7 @@ def transitions(model: WorldModel, episodes: list[Episode]) -> Transitions:
     width = episodes[0].actions.shape[1]
     if width * model.block != model.action.width:
         raise UserError(f"these recordings have {width} action numbers, the agent {model.action.width // model.block}")
-    states = torch.cat([model.encode(part) for one in episodes for part in one.frames.split(CHUNK)])
+    states = encoded(model, episodes)
     actions = torch.cat([torch.cat([one.actions, torch.zeros(1, width)]) for one in episodes])
     blocks = actions[starts[:, None] + torch.arange(model.block)].flatten(1)  # (M, A)
     return Transitions(states[starts], blocks, states[starts + model.block])

@@ -19,6 +19,7 @@ from jepa_pretrain.agent.mixture import Mixture
 from jepa_pretrain.agent.planners.planner import Planner
 from jepa_pretrain.agent.planners.problem import Plan
 from jepa_pretrain.agent.readout import Readout
+from jepa_pretrain.agent.sight import Sight, goal_state
 from jepa_pretrain.agent.stages import Stages
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel, imagine
@@ -80,6 +81,7 @@ class Agent:
             )
         if self.configurator is not None and self.policy is None:
             raise UserError("a configurator chooses between a policy and a planner: distil a policy first")
+        self.sight = Sight(self.model.frames)
         self.actor: Decides = self._actor()  # may be put into an `Adjusting`, to learn from surprise
 
     def _actor(self) -> Policy | Mixture | Planning:
@@ -96,7 +98,7 @@ class Agent:
             goal: pictures of what to reach, `(E, C, H, W)` uint8.
         """
         with torch.no_grad():
-            self.task, self.stages = replace(self.task, goal=self.model.encode(goal)), None
+            self.task, self.stages = replace(self.task, goal=goal_state(self.model, goal)), None
         self._begin(len(goal))
 
     def undertake(self, task: Task, stages: Stages, environments: int) -> None:
@@ -112,6 +114,7 @@ class Agent:
 
     def _begin(self, count: int) -> None:
         self.actor.begin(count)
+        self.sight.begin(count)
         if self.stages is not None:
             self.stages.begin(count)
         self.block = self.task.goal.new_zeros(count, self.model.block, self.model.action.width // self.model.block)
@@ -122,6 +125,7 @@ class Agent:
         """New episodes, towards the same goals, in some environments; `rows` `(B,)`."""
         self.done[rows], self.time[rows] = self.model.block, -1
         self.actor.forget(rows)
+        self.sight.forget(rows)
         if self.stages is not None:
             self.stages.at[rows] = 0
 
@@ -129,7 +133,8 @@ class Agent:
         """The next action of the environment.
 
         Args:
-            frames: what each environment shows now, `(E, C, H, W)` uint8.
+            frames: what each environment shows now, one picture each, `(E, C, H, W)` uint8; of those before, it
+                remembers what its world model wants to see.
 
         Returns:
             `(E, a)`.
@@ -151,7 +156,7 @@ class Agent:
     def _decide(self, frames: Tensor, due: Tensor) -> None:
         """Look, and fill the blocks of the environments that are due."""
         with torch.no_grad():
-            state = self.model.encode(frames[due])
+            state = self.model.encode(self.sight.look(frames[due], due))
         task = staged_task(self.task, self.stages, state, due, self.actor)
         action = self.actor.act(state, task, due)
         self.block[due] = action.unflatten(1, (self.model.block, -1))

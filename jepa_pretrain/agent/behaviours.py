@@ -21,6 +21,7 @@ U_WAY = torch.tensor(
     [[-1.0, 1], [0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1]]
 )  # cells of PointMaze_UMaze, in order
 BEYOND = 14.0  # pixels behind the wall's axis, where one is through
+BORDER = (21.0, 203.0)  # pixels: between these an agent of TwoRoom stays; a door may be centred beyond them
 
 
 class Behaviour(Protocol):
@@ -81,7 +82,8 @@ class TwoRoomExpert(TwoRoomStraight):
     """To the target through the door: to the door first if the target is behind the wall, then straight through it."""
 
     def waypoint(self, state: Tensor) -> Tensor:
-        agent, target, door = state[:, :2], state[:, 2:4], state[:, 4:6]
+        agent, target = state[:, :2], state[:, 2:4]
+        door = torch.cat([state[:, 4:5], state[:, 5:6].clamp(*BORDER)], dim=1)  # where it can be stood in
         across = (agent[:, :1] > door[:, :1]) != (target[:, :1] > door[:, :1])
         aligned = (agent[:, 1:] - door[:, 1:]).abs() < ALIGNED
         side = torch.sign(target[:, :1] - door[:, :1])

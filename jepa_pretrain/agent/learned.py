@@ -19,7 +19,7 @@ class Learned(nn.Module):
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world.eval().requires_grad_(False)
-        self.width, self.block, self.image_size = world.width, world.block, world.image_size
+        self.width, self.block, self.image_size, self.frames = world.width, world.block, world.image_size, world.frames
         low, high = (torch.tensor(one).repeat(world.block) for one in (world.low, world.high))
         choices = world.dynamics.actions // world.block
         self.action: ActionSpace = Continuous(low, high) if world.low else Discrete.one_hot(choices, world.block)
@@ -30,7 +30,7 @@ class Learned(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames `(B, C, H, W)` uint8 -> states `(B, 1, D)`."""
+        """Observations `(B, 3 * frames, H, W)` uint8, the picture of now last, -> states `(B, 1, D)`."""
         return self.world.encode(frames)
 
     def step(self, state: Tensor, action: Tensor, z: Tensor | None = None) -> Tensor:

@@ -52,6 +52,7 @@ def learn_steps(
     rate: float = 1e-3,
     expectile: float = 0.9,
     momentum: float = 0.98,
+    goals: list[Tensor] | None = None,
 ) -> float:
     """Steps-to-go by temporal differences on recorded states, without actions (as in IQL, arXiv 2110.06169).
 
@@ -68,6 +69,8 @@ def learn_steps(
         rate: learning rate, which falls to nought.
         expectile: weight of what is shorter than expected, in .5..1.
         momentum: of the copy that gives the targets.
+        goals: what these states are like as goals, at rest; the states themselves where they do not tell how things
+            move. A goal is reached by who comes past it.
 
     Returns:
         The mean loss of the last tenth.
@@ -75,7 +78,7 @@ def learn_steps(
     Raises:
         UserError: no episode of two states.
     """
-    pairs = Pairs.of(episodes)
+    pairs = Pairs.of(episodes, goals)
     flat = pairs.states.flatten(1)
     critic.centre.copy_(flat.mean(0))
     critic.scale.copy_((flat - critic.centre).square().mean().sqrt().clamp_min(1e-6))
@@ -85,9 +88,9 @@ def learn_steps(
         here, goal, known = pairs.draw(chosen, generator)
         bound = critic.discounted(known).to(states)  # (B,)
         with torch.no_grad():
-            later = slow.module.between(states[here + 1], states[goal])
+            later = slow.module.between(states[here + 1], pairs.goals[goal])
             target = torch.where(goal == here + 1, 1.0, 1 + critic.discount * later).minimum(bound)
-        error = target - critic.between(states[here], states[goal])
+        error = target - critic.between(states[here], pairs.goals[goal])
         return (torch.where(error < 0, expectile, 1 - expectile) * error.square()).mean()
 
     def follow() -> None:
@@ -100,17 +103,19 @@ class Pairs(NamedTuple):
     """Recorded states, and pairs of a state and a goal among them."""
 
     states: Tensor  # (M, N, D), episode after episode
+    goals: Tensor  # (M, N, D), the same as goals
     left: Tensor  # (M,) states that follow in the same episode
     starts: Tensor  # (P,) those that something follows
 
     @classmethod
-    def of(cls, episodes: list[Tensor]) -> "Pairs":
-        """Of episodes `(T, N, D)`; those of a single state are left out."""
+    def of(cls, episodes: list[Tensor], goals: list[Tensor] | None = None) -> "Pairs":
+        """Of episodes `(T, N, D)`, as states and as goals; those of a single state are left out."""
         long = [one for one in episodes if len(one) > 1]
+        wanted = long if goals is None else [one for one in goals if len(one) > 1]
         if not long:
             raise UserError("steps-to-go are learned from episodes of two states or more, found none")
         left = torch.cat([torch.arange(len(one) - 1, -1, -1) for one in long])
-        return cls(torch.cat(long), left, left.nonzero()[:, 0])
+        return cls(torch.cat(long), torch.cat(wanted), left, left.nonzero()[:, 0])
 
     def draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Goals for some starts: half ahead in the same episode, half anywhere.

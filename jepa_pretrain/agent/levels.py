@@ -47,6 +47,7 @@ class LevelModel(nn.Module):
             raise UserError("the lowest level acts: it has to take actions as they are, and not codes of them")
         self.hierarchy = hierarchy.eval().requires_grad_(False)
         self.number, self.action, self.image_size = number, action, hierarchy.image_size
+        self.frames = hierarchy.glances
         self.width, self.grid_tokens = level.width, level.grid[0] * level.grid[1]
         self.block = hierarchy.tubelet  # environment steps per step of this level
         for below in hierarchy.levels[:number]:
@@ -58,7 +59,7 @@ class LevelModel(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames `(B, C, H, W)` uint8 -> states `(B, N, D)`, as if each had stood still before."""
+        """Observations `(B, 3 * frames, H, W)` uint8 -> states `(B, N, D)`; a tubelet is as if it had stood still."""
         clip = frames.unsqueeze(2).expand(-1, -1, self.hierarchy.tubelet, -1, -1)
         return self.hierarchy.at(self.number).sequence(clip)[:, 0]
 

@@ -24,7 +24,7 @@ class Posed(nn.Module):
         high: largest change of each, `(7,)`.
     """
 
-    block = 1
+    block = frames = 1
 
     def __init__(self, world: ActionWorld, low: Tensor, high: Tensor) -> None:
         super().__init__()

@@ -63,9 +63,10 @@ class Recorder:
     Args:
         agent: is made to keep what it imagines (`watched`).
         goal: the picture it pursues, `(C, H, W)` uint8.
-        bank: recorded frames `(M, C, H, W)` uint8, in which imagined states are looked up.
+        bank: recorded observations `(M, 3 * frames, H, W)` uint8, in which imagined states are looked up; of each the
+            picture of then is shown, which is its last.
         row: which environment.
-        batch: frames of the bank that are encoded at once.
+        batch: observations of the bank that are encoded at once.
         places: where the agent was in the frames of the bank, `(M, 2)` from 0 to 1, for a map; None without.
 
     Raises:
@@ -81,10 +82,11 @@ class Recorder:
         batch: int = 256,
         places: Tensor | None = None,
     ) -> None:
-        if not len(bank) or bank.shape[1:] != goal.shape:
+        pictures = bank[:, -len(goal) :]
+        if not len(bank) or pictures.shape[1:] != goal.shape:
             raise UserError(f"imagined states are shown by frames {tuple(goal.shape)}, found {tuple(bank.shape)}")
         agent.watched = True
-        self.agent, self.goal, self.bank, self.row = agent, goal, bank, row
+        self.agent, self.goal, self.bank, self.row = agent, goal, pictures, row
         self.places = places
         with torch.no_grad():
             states = torch.cat([agent.model.encode(one) for one in bank.split(batch)])  # (M, N, D)

@@ -16,6 +16,7 @@ from jepa_pretrain.agent.actor import Decides
 from jepa_pretrain.agent.agent import staged_task
 from jepa_pretrain.agent.behaviours import Behaviour
 from jepa_pretrain.agent.environments import Environments, Options, Seen
+from jepa_pretrain.agent.sight import Sight, goal_state
 from jepa_pretrain.agent.stages import Stages
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
@@ -65,17 +66,19 @@ class Pursuit:
 
     def __init__(self, model: WorldModel, decides: Decides, task: Task, stages: Stages | None = None) -> None:
         self.model, self.decides, self.task, self.stages = model, decides, task, stages
+        self.sight = Sight(model.frames)
 
     def begin(self, goal: Tensor) -> None:
         if self.stages is None:
-            self.task = replace(self.task, goal=self.model.encode(goal))
+            self.task = replace(self.task, goal=goal_state(self.model, goal))
         else:
             self.stages.begin(len(goal))
         self.decides.begin(len(goal))
+        self.sight.begin(len(goal))
 
     def act(self, seen: Seen, look: Callable[[], Tensor]) -> Tensor:
         frames, on = look(), seen.running.nonzero()[:, 0]  # trials that are over need no plan
-        state = self.model.encode(frames[on])
+        state = self.model.encode(self.sight.look(frames[on], on))
         task = staged_task(self.task, self.stages, state, on, self.decides)
         action = self.decides.act(state, task, on)
         filled = action.new_zeros(len(frames), action.shape[1]).index_copy(0, on, action)

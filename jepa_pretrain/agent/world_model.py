@@ -61,9 +61,10 @@ class WorldModel(Protocol):
     grid_tokens: int  # N, 1 for a pooled state
     action: ActionSpace
     block: int  # environment steps per model step
+    frames: int  # pictures that make a state, a block apart
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames `(B, C, H, W)` uint8 -> states `(B, N, D)`."""
+        """Observations `(B, 3 * frames, H, W)` uint8, the picture of now last, -> states `(B, N, D)`."""
         ...
 
     def step(self, state: Tensor, action: Tensor, z: Tensor | None = None) -> Tensor:
@@ -105,7 +106,7 @@ class Ensemble(nn.Module):
     """Several world models of one representation: their mean predicts, their variance says how little they know.
 
     Args:
-        models: two or more, of equal width, tokens, actions and block; the first one encodes.
+        models: two or more, of equal width, tokens, actions, block and frames; the first one encodes.
 
     Raises:
         UserError: fewer than two, or models that differ in shape.
@@ -115,11 +116,13 @@ class Ensemble(nn.Module):
         super().__init__()
         if len(models) < 2:
             raise UserError(f"an ensemble needs two world models or more, found {len(models)}")
-        kinds = {(one.width, one.grid_tokens, one.action.width, one.block) for one in models}
+        kinds = {(one.width, one.grid_tokens, one.action.width, one.block, one.frames) for one in models}
         if len(kinds) > 1:
-            raise UserError(f"models of an ensemble differ in (width, tokens, action width, block): {sorted(kinds)}")
+            told = "(width, tokens, action width, block, frames)"
+            raise UserError(f"models of an ensemble differ in {told}: {sorted(kinds)}")
         self.models = nn.ModuleList(models)
         self.width, self.grid_tokens, self.block = models[0].width, models[0].grid_tokens, models[0].block
+        self.frames = models[0].frames
 
     @property
     def action(self) -> ActionSpace:
@@ -127,7 +130,7 @@ class Ensemble(nn.Module):
         return self.models[0].action
 
     def encode(self, frames: Tensor) -> Tensor:
-        """`(B, C, H, W)` uint8 -> `(B, N, D)`, by the first model."""
+        """`(B, 3 * frames, H, W)` uint8 -> `(B, N, D)`, by the first model."""
         return self.models[0].encode(frames)
 
     def step(self, state: Tensor, action: Tensor, z: Tensor | None = None) -> Tensor:

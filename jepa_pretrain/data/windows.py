@@ -15,8 +15,8 @@ class Windows:
 
     Args:
         episodes: The recordings.
-        seen: What is known of every frame of all episodes in a row: frames `(S, C, H, W)` uint8, or features
-            `(S, F)` float of a frozen encoder.
+        seen: What is known at every frame of all episodes in a row: frames, or observations of several,
+            `(S, C, H, W)` uint8, or features `(S, F)` float of a frozen encoder.
         block: Features are taken at every so-manieth frame, since nothing in between is read; frames are all taken.
         steps: Length of a stretch, a multiple of the block.
         batch_size: Stretches per batch; what does not fill one is left for another pass.

@@ -40,7 +40,7 @@ HEADS = {one.__name__: one for one in (*PREDICTORS, Projector)}  # what stands o
 MODULES = (Level, StateEncoder, MacroActions, TemporalPredictor, ResidualMLP, Discrete, Gaussian, Sparse)
 PARTS = {one.__name__: one for one in MODULES}
 NESTED: dict[str, dict[str, tuple[str, ...]]] = {  # arguments that are modules themselves, and of which classes
-    "Hierarchy": {"encoder": tuple(FRAMES), "levels": ("Level",)},
+    "Hierarchy": {"encoder": (*FRAMES, "World"), "levels": ("Level",)},
     "World": {"encoder": tuple(FRAMES), "dynamics": ("ResidualMLP", "TemporalPredictor")},
     "Level": {
         "predictor": ("TemporalPredictor", "ResidualMLP"),

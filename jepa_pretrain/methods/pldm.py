@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from jepa_pretrain.contracts import Batch, Output, UserError
 from jepa_pretrain.methods.base import Method
+from jepa_pretrain.models.glances import CHANNELS
 from jepa_pretrain.models.world import World
 from jepa_pretrain.optim import OptimizerRecipe
 
@@ -88,19 +89,33 @@ class PLDM(Method):
     def _moments(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """States at every `block`-th frame, and the joined actions between them.
 
-        The clip is `(B, C, T, H, W)` uint8 with all frames. Or it is float: features of a frozen encoder for every
-        `block`-th frame, `(B, F, L + 1, 1, 1)`, as `agent train` keeps them.
+        The clip is `(B, C, T, H, W)` uint8 with all frames, or with observations of several. Or it is float: features
+        of a frozen encoder for every `block`-th frame, `(B, F, L + 1, 1, 1)`, as `agent train` keeps them.
         """
         clip, block = batch.views[0], self.world.block
         kept = clip.is_floating_point()
-        frames = (clip if kept else clip[:, :, ::block]).transpose(1, 2)  # (B, L + 1, ...)
+        seen = clip if kept else clip[:, :, ::block]
+        frames = (seen if kept else self._joining(seen)).transpose(1, 2)  # (B, L + 1, ...)
         length = frames.shape[1] - 1
+        before = (seen.shape[2] - frames.shape[1]) * block  # frames that are only looked back on
         if length < 1:
-            raise UserError(f"clips of {clip.shape[2]} frames hold no step of {block}: take {4 * block + 1} or so")
+            wanted = (4 + self.world.frames - 1) * block + 1
+            raise UserError(f"clips of {clip.shape[2]} frames hold no step of {block}: take {wanted} or so")
         flat = frames.flatten(0, 1)
         features = flat.flatten(1) if kept else self.world.features(flat)
         states = self.world.project(features).unflatten(0, (-1, length + 1))
-        return states, self._joined(batch.actions, length)
+        return states, self._joined(None if batch.actions is None else batch.actions[:, before:], length)
+
+    def _joining(self, seen: Tensor) -> Tensor:
+        """Single pictures, as `Shards` gives them, to observations: the first moments have nothing before them.
+
+        `(B, 3, M, H, W)` -> `(B, 3 * frames, M - frames + 1, H, W)`; observations stay as they are.
+        """
+        frames = self.world.frames
+        if frames == 1 or seen.shape[1] != CHANNELS:
+            return seen
+        moments = max(seen.shape[2] - frames + 1, 0)
+        return torch.cat([seen[:, :, first : first + moments] for first in range(frames)], dim=1)
 
     def _joined(self, actions: Tensor | None, length: int) -> Tensor | None:
         """Actions at all frames `(B, T, a)` -> those of each block in a row, `(B, L, block * a)`."""

@@ -43,6 +43,9 @@ def lowest(world: World, dynamics: nn.Module | None = None, latent: Latent | Non
     Raises:
         UserError: a projector with other than one hidden layer, or an encoder of clips.
     """
+    own = copy.deepcopy(world.dynamics) if dynamics is None else dynamics
+    if world.frames > 1:  # the whole world model is what sees
+        return Level(own, None, world.block, latent=latent)
     hidden, grid = world.config["hidden"], world.encoder.grid
     if len(hidden) != 1 or grid.t != 1:
         raise UserError(f"a level has one hidden layer on a frame's tokens; this world model has {hidden} on {grid}")
@@ -51,18 +54,19 @@ def lowest(world: World, dynamics: nn.Module | None = None, latent: Latent | Non
     )
     nn.init.zeros_(encoder.moment)
     encoder.head.load_state_dict(world.projector.state_dict())
-    return Level(copy.deepcopy(world.dynamics) if dynamics is None else dynamics, encoder, world.block, latent=latent)
+    return Level(own, encoder, world.block, latent=latent)
 
 
 def joined(world: World, first: Level, uppers: list[Level]) -> Hierarchy:
     """The whole: pictures, the lowest level, and those above.
 
     Args:
-        world: whose encoder sees.
+        world: whose encoder sees; where states are of several pictures, it sees as a whole.
         first: of `lowest`.
         uppers: trained on its states.
     """
     frames = world.block
     for level in uppers:
         frames *= level.stride
-    return Hierarchy(copy.deepcopy(world.encoder), [first, *uppers], frames + 1).eval()
+    eye = world.encoder if world.frames == 1 else world
+    return Hierarchy(copy.deepcopy(eye), [first, *uppers], frames + 1).eval()

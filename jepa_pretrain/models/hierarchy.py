@@ -15,6 +15,7 @@ from jepa_pretrain.models.described import described
 from jepa_pretrain.models.level import Level
 from jepa_pretrain.models.normalise import Normalise
 from jepa_pretrain.models.reading import Reading, all_moments, plan
+from jepa_pretrain.models.world import World
 
 
 class Moments(NamedTuple):
@@ -89,6 +90,11 @@ class Hierarchy(nn.Module):
         other = copy.copy(self)
         other._read(level)
         return other
+
+    @property
+    def glances(self) -> int:
+        """Pictures that the observation of a moment joins."""
+        return self.encoder.frames if isinstance(self.encoder, World) else 1
 
     @property
     def normalise(self) -> Normalise:

@@ -37,6 +37,7 @@ from jepa_pretrain.agent.planners.cem import CEM, ICEM
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.planners.mppi import MPPI
 from jepa_pretrain.agent.planners.planner import Planner
+from jepa_pretrain.agent.sight import goal_state
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Pursuit, run
 
@@ -178,7 +179,7 @@ def main() -> None:
     ends = [(one.seed, way) for one in trials[: asked.batch] for way in (one.start, one.goal)]
     seen = Environments(asked.env, len(ends), load_size(mind.model))
     seen.reset([seed for seed, _ in ends], [way for _, way in ends])
-    states = mind.model.encode(seen.pictures())
+    states = goal_state(mind.model, seen.pictures())
     for name in asked.solvers.split(","):
         sizes = (1 if name == "gradient" else asked.samples, asked.iterations)
         one = speeds(name, mind, replace(task, goal=states[1::2]), sizes, states[0::2], asked.rounds)

@@ -19,6 +19,7 @@ from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.distill import distill, pairs
 from jepa_pretrain.acting.evaluate import evaluate
 from jepa_pretrain.acting.guard import guard
+from jepa_pretrain.acting.levels import levels
 from jepa_pretrain.acting.load import load_mind, weighted
 from jepa_pretrain.acting.measure import measure
 from jepa_pretrain.acting.plan import plan
@@ -29,11 +30,16 @@ from jepa_pretrain.agent import distil as distilling
 from jepa_pretrain.agent.critic import StepsToGo
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
+from jepa_pretrain.agent.sight import encoded
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Acting, Outcome, run
 from jepa_pretrain.agent.world_model import Ensemble
 from jepa_pretrain.contracts import UserError
 from jepa_pretrain.data.trajectories import read_episodes
+from jepa_pretrain.interop.export import write
+from jepa_pretrain.models.dynamics import ResidualMLP
+from jepa_pretrain.models.frames import Pixels
+from jepa_pretrain.models.world import World
 
 toy_environment.register()
 TOY, CHOICE, STEPS = toy_environment.NAME, "ToyChoice-v0", "jepa_pretrain/RoomsSteps-v0"
@@ -77,6 +83,35 @@ def test_an_agent_reaches_what_chance_does_not(agent, tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.count("reached") >= 4 and "of 3 goals reached" in told
     assert int(told.split(" of 3 goals")[0].split()[-1]) >= 2
+
+
+def test_all_that_reads_recordings_joins_their_pictures(recordings, tmp_path):
+    """With a world model of three pictures; its weights are fresh, since what is asked here is what it is shown."""
+    torch.manual_seed(0)
+    made = World(Pixels(32, 8), ResidualMLP(12, 4, hidden=16), 12, (24,), 2, low=(-1.0,) * 2, high=(1.0,) * 2, frames=3)
+    world = str(write(made, tmp_path / "world", {}))
+    mind, policy, both, upper = (str(tmp_path / one) for one in ("mind", "policy", "both", "upper"))
+    shown, encode = [], World.encode
+
+    def noting(self, observations):
+        shown.append(tuple(observations.shape[1:]))
+        return encode(self, observations)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "encode", noting)
+        critic(world, recordings, mind, steps=2, batch_size=32)
+        distill(mind, recordings, policy, TOY, states=20, rounds=2, steps=2, trials=2, ask=2)
+        configure(policy, recordings, both, rules=True)
+        evaluate(both, TOY, episodes=2, parallel=2, budget=6, adapt=recordings)
+        guard(mind, recordings, str(tmp_path / "guarded"), 0.5, 0.5, 0.1)
+        measure(world, recordings, horizon=2)
+        levels(world, recordings, upper, (2,), width=6, macro=2, horizon=2, steps=2, batch_size=32)
+        show(upper, TOY, str(tmp_path / "page"), budget=4)
+    assert len(shown) > 20 and set(shown) == {(9, 32, 32)}
+    with Image.open(tmp_path / "page" / "episode.gif") as film:
+        assert film.n_frames > 3, "pictures of three channels"
+    episodes, lowest, model = read_episodes(recordings)[:2], load_mind(upper).model, load_mind(world).model
+    assert lowest.frames == 3 and torch.equal(encoded(lowest, episodes), encoded(model, episodes))
 
 
 def test_a_distilled_policy_acts_alone_and_nearly_as_well(agent, recordings, tmp_path):

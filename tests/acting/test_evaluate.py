@@ -34,7 +34,7 @@ def environments():
 class Sighted:
     """A world model that knows where the agent's red dot is, and no walls: planning with it is a straight line."""
 
-    width, grid_tokens, block = 2, 1, 5
+    width, grid_tokens, block, frames = 2, 1, 5, 1
     action = Continuous(-torch.ones(10), torch.ones(10))
 
     def encode(self, frames):

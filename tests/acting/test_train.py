@@ -21,6 +21,7 @@ from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.planners.gradient import Gradient
 from jepa_pretrain.agent.readout import fit
+from jepa_pretrain.agent.sight import encoded
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
 from jepa_pretrain.contracts import UserError
@@ -84,6 +85,30 @@ def test_a_critic_makes_it_an_agent(world, recordings, tmp_path):
     assert to_go[1] < to_go[2] < to_go[3]
     agent.pursue(pictures[:1].expand(4, -1, -1, -1))
     assert agent.act(pictures).shape == (4, 2)
+
+
+def test_two_pictures_tell_speed_and_one_does_not(tmp_path):
+    """Of a square that rolls on: read from states of episodes that the reading did not learn from."""
+    for split, seed in (("train", 0), ("val", 1)):
+        collect("ToyRolls-v0", str(tmp_path / split), "sticky", 800, 32, seed, steps=40)
+    held, told = read_episodes(str(tmp_path / "val")), {}
+    fitted, tested = held[0::2], held[1::2]
+    for frames in (1, 2):
+        folder = str(tmp_path / f"world-{frames}")
+        options = ["--encoder=pixels", "--steps=80", "--batch_size=64", "--block=2", "--rollout=3", "--width=16"]
+        cli.main(["agent", "train", str(tmp_path / "train"), folder, *options, f"--frames={frames}"])
+        model = load_world(folder)
+        assert model.frames == frames
+        reader = fit(encoded(model, fitted)[:, 0], torch.cat([one.proprio for one in fitted]))
+        truth = torch.cat([one.proprio for one in tested])
+        off = (reader(encoded(model, tested)[:, 0]) - truth).square().mean(0) / truth.var(0)
+        told[frames] = (1 - off).unflatten(0, (2, 2)).mean(1)  # R2 of place and of speed
+    assert told[1][0] > 0.5 and told[2][0] > 0.5, told
+    assert told[1][1] < 0.2 and told[2][1] > 0.35, told
+    critic(folder, str(tmp_path / "train"), str(tmp_path / "agent"), steps=2, batch_size=64)
+    agent = load_agent(tmp_path / "agent")
+    agent.pursue(held[0].frames[:1])
+    assert agent.act(held[0].frames[:1]).shape == (1, 2) and agent.model.frames == 2
 
 
 def test_ridge_reads_what_is_linear():

@@ -32,7 +32,7 @@ class First(nn.Module):
 class Member(nn.Module):
     """A linear world that is wrong by `bias` wherever the first position is positive."""
 
-    width, grid_tokens, block = 4, 1, 1
+    width, grid_tokens, block, frames = 4, 1, 1, 1
 
     def __init__(self, bias: float) -> None:
         super().__init__()

@@ -17,9 +17,10 @@ from jepa_pretrain.schedules import Constant
 B, L, BLOCK, A, D = 6, 3, 2, 2, 8
 
 
-def method(objective=None, frozen=True, encoder=None, **options):
+def method(objective=None, frozen=True, encoder=None, frames=1, **options):
     torch.manual_seed(0)
-    world = World(encoder or SmallConv(16, 8), ResidualMLP(D, A * BLOCK, hidden=16), D, (16,), BLOCK, frozen)
+    dynamics = ResidualMLP(D, A * BLOCK, hidden=16)
+    world = World(encoder or SmallConv(16, 8), dynamics, D, (16,), BLOCK, frozen, frames=frames)
     objective = objective or VarianceCovarianceLoss(16.0, 8.0)
     return PLDM(world, objective, AdamW(Constant(1e-3), Constant(0.0)), **options)
 
@@ -45,6 +46,19 @@ def test_the_loss_is_the_formula():
     for one in s:
         total = total + (16 * variance(one) + 8 * covariance(one)) / (L + 1)
     torch.testing.assert_close(made.step(data).loss, total)
+
+
+def test_single_pictures_of_a_clip_are_joined():
+    """As `fit` reads them, without what lies before a clip: its first moment is looked back on alone."""
+    made, data = method(frames=2).eval(), batch()
+    observations = [data.views[0][:, :, [max(t - BLOCK, 0), t]].transpose(1, 2).flatten(1, 2) for t in range(7)]
+    states, actions = made._moments(data)
+    wanted = torch.stack([made.world.encode(observations[t]) for t in (2, 4, 6)], 1)
+    torch.testing.assert_close(states, wanted)
+    assert torch.equal(actions, data.actions[:, 2:6].unflatten(1, (2, 2)).flatten(2))
+    given = data._replace(views=[torch.stack(observations, 2)])  # as `agent train` reads them
+    torch.testing.assert_close(made._moments(given)[0][:, 1:], wanted)
+    assert made._moments(given)[1].shape[1] == 3
 
 
 def test_contract():

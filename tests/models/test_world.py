@@ -1,5 +1,7 @@
 """World models: blocks of actions, rollouts that are steps repeated, frozen encoders, export and back."""
 
+import json
+
 import pytest
 import torch
 
@@ -44,6 +46,26 @@ def test_a_rollout_follows_the_actions(dynamics):
             torch.testing.assert_close(rolled[:, i], state)
 
 
+def test_faint_features_count_as_much(tmp_path):
+    world, frames = make(standardise=True), torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
+    raw = make().features(frames)
+    torch.testing.assert_close(world.features(frames), raw)  # nothing is measured yet
+    raw[:, 0] *= 100  # glaring
+    world.standard.fit(raw)
+    told, spread = world.standard(raw), raw.std(0)
+    assert spread[0] > 20 * spread[1:].max() and told.mean(0).abs().max() < 1e-4
+    one = torch.tensor(1.0)
+    torch.testing.assert_close(told.std(0)[spread > 0.1 * spread.mean()].max(), one, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(told.std(0)[0], one, rtol=1e-3, atol=1e-3)
+    world.standard.fit(make().features(frames))
+    write(world, tmp_path / "world", {})
+    again = FrozenEncoder.load(str(tmp_path / "world")).encoder
+    torch.testing.assert_close(again.encode(frames[:4]), world.encode(frames[:4]))
+    assert not torch.allclose(make().encode(frames[:4]), world.encode(frames[:4]), atol=1e-2)
+    with pytest.raises(UserError, match="standardise frozen ones"):
+        make(frozen=False, standardise=True)
+
+
 def test_frozen_means_frozen():
     world = make().train()
     assert not world.encoder.training and world.projector.training
@@ -68,6 +90,31 @@ def test_an_exported_world_comes_back(tmp_path, dynamics):
     state = world.encode(frames)
     assert torch.equal(found.encode(frames), state)
     assert torch.equal(found.rollout(state, plan), world.rollout(state, plan))
+
+
+def test_a_state_of_several_pictures(tmp_path):
+    world = make(frames=2)
+    old, new = torch.randint(256, (2, 4, 3, 16, 16), dtype=torch.uint8)
+    both = torch.cat([old, new], dim=1)
+    state = world.encode(both)
+    assert not torch.allclose(state, world.encode(both.flip(1)))
+    torch.testing.assert_close(world(new.unsqueeze(2)), world.encode(torch.cat([new, new], dim=1)))  # as if at rest
+    assert [one.shape[1] for one in world.forward_layers(new.unsqueeze(2), 2)] == [16, 1]
+    found = FrozenEncoder.load(write(world, tmp_path / "world", {})).encoder
+    assert found.frames == 2 and torch.equal(found.encode(both), state)
+    with pytest.raises(UserError, match=r"takes frames \(B, 6, 16, 16\): 2 pictures in a row, found \(4, 3, 16, 16\)"):
+        world.encode(new)
+    with pytest.raises(UserError, match="one picture or more, not 0"):
+        make(frames=0)
+
+
+def test_folders_of_before_several_pictures_load(tmp_path):
+    folder = write(make(), tmp_path / "world", {})
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architecture"]["args"].pop("frames") == 1
+    (folder / "config.json").write_text(json.dumps(config))
+    found, frames = FrozenEncoder.load(folder).encoder, torch.rand(2, 3, 16, 16)
+    assert torch.equal(found.encode(frames), make().encode(frames))
 
 
 def test_pixels_keep_the_picture():
