@@ -28,7 +28,7 @@ from jepa_pretrain.schedules import Constant, Ramp, WarmupCosine
 
 CLIP = 8  # steps of the world model in a stretch, if a step of the highest level is not longer
 HIDDEN = 128  # width of what encodes and predicts; plans ask it some thousand times
-CHANCE = 0.03  # weight of a nat of z beside squared errors of states of deviation one: a rare event is worth it, noise is not
+CHANCE = 0.03  # weight of a nat of z beside squared errors, of states of deviation one: a rare event is worth it
 ROLLOUT = 4  # own steps that predictions are rolled out for, where a stretch has as many
 
 
