@@ -28,6 +28,7 @@ from jepa_pretrain.schedules import Constant, Ramp, WarmupCosine
 
 CLIP = 8  # steps of the world model in a stretch, if a step of the highest level is not longer
 HIDDEN = 128  # width of what encodes and predicts; plans ask it some thousand times
+CHANCE = 0.03  # weight of a nat of z beside squared errors, of states of deviation one: a rare event is worth it
 ROLLOUT = 4  # own steps that predictions are rolled out for, where a stretch has as many
 
 
@@ -115,7 +116,7 @@ def _chancy(world: World, values: int) -> Level:
     known = world.dynamics
     begun = known.chancy(values) if isinstance(known, ResidualMLP) else None
     predictor = begun or ResidualMLP(world.width, known.actions, values)
-    return Level(predictor, latent=Discrete(world.width, values))
+    return Level(predictor, latent=Discrete(world.width, values, CHANCE))
 
 
 def _train(world: World, levels: list[Level], episodes: list[Episode], run: Run, console: Console) -> str:

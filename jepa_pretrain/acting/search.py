@@ -37,6 +37,7 @@ class Search:
         near: Weight of staying near recorded macro-actions, in steps of the level for each squared deviation.
         reach: Deviations of the recorded macro-actions within which to search for others.
         risk: Standard deviations that are added to the mean cost of what may come: 0 neutral, above averse.
+        futures: Draws of chance that each plan is judged by, where the model has a latent variable; 16 by default.
     """
 
     planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts", "hierarchical", "joint"] | None = None
@@ -49,6 +50,7 @@ class Search:
     near: float | None = None
     reach: float | None = None
     risk: float | None = None
+    futures: int | None = None
 
 
 OWN = Search()
@@ -75,6 +77,8 @@ def searching(mind: Agent, search: Search) -> Agent:
         task = replace(task, horizon=search.horizon)
     if search.risk is not None:
         task = replace(task, risk=search.risk)
+    if search.futures is not None:
+        task = replace(task, samples=search.futures)
     return replace(mind, planner=planner, task=task)
 
 

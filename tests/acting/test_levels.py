@@ -1,9 +1,11 @@
 """Levels above a world model: made, saved, planned on and shown by command."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip("gymnasium", reason="the extra [agent] is not installed")
 pytest.importorskip("av", reason="videos need PyAV")
@@ -11,6 +13,7 @@ pytest.importorskip("av", reason="videos need PyAV")
 import toy_environment
 
 from jepa_pretrain import cli
+from jepa_pretrain.acting.climb import _chancy
 from jepa_pretrain.acting.collect import collect
 from jepa_pretrain.acting.critic import critic
 from jepa_pretrain.acting.levels import levels
@@ -88,7 +91,8 @@ def test_levels_are_chosen_for_a_search(agent):
     assert upper.u["recorded"] == pytest.approx(0.5 * upper.pace)
     reach = (upper.model.action.high - own.model.action.high) / (5 * own.cost.recorded.std)
     torch.testing.assert_close(reach, torch.ones(2))
-    flat = searching(mind, Search(levels=1, risk=0.5))
+    flat = searching(mind, Search(levels=1, risk=0.5, futures=3))
+    assert flat.task.samples == 3
     assert isinstance(flat.planner, Gradient) and (flat.task.horizon, flat.task.risk) == (8, 0.5)
     assert searching(mind, Search(planner="gradient")).task.horizon == 8 != mind.task.horizon
     assert not torch.equal(decided(mind), decided(flat))
@@ -113,7 +117,8 @@ def test_it_is_measured_and_shown(agent, world, tmp_path):
 
 
 def test_what_cannot_be_known_gets_a_latent_variable(recordings, world, tmp_path):
-    critic(world, recordings, str(tmp_path / "critic"), steps=2, batch_size=32)
+    critic(world, recordings, str(tmp_path / "critic"), steps=2, batch_size=32, discount=0.9)
+    assert load_agent(tmp_path / "critic").cost.critics["steps"].discount == 0.9
     levels(str(tmp_path / "critic"), recordings, str(tmp_path / "chance"), (), values=3, steps=4, batch_size=32)
     assert dict(load_agent(tmp_path / "chance").task.v) == {"steps": 1.0}
     model = load_agent(tmp_path / "chance").model
@@ -121,6 +126,45 @@ def test_what_cannot_be_known_gets_a_latent_variable(recordings, world, tmp_path
     torch.testing.assert_close(model.encode(FRAMES), load_world(world).encode(FRAMES))
     with pytest.raises(UserError, match="one level alone needs values"):
         levels(world, recordings, str(tmp_path / "none"), ())
+
+
+def walked(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Steps across a line, where three in ten are thrown down: state, action, after, thrown."""
+    state, action = 2 * torch.rand(count, 1, 4) - 1, 2 * torch.rand(count, 2) - 1
+    after = state + 0.5 * F.pad(action, (0, 2))[:, None]
+    thrown = (state[:, 0, 0] < 0) & (after[:, 0, 0] > 0) & (torch.rand(count) < 0.3)
+    return state, action, after - 1.5 * F.one_hot(thrown.long() * 2, 4)[:, None] * thrown[:, None, None], thrown
+
+
+def test_the_latent_variable_tells_who_was_thrown_down():
+    torch.manual_seed(0)
+    plain = ResidualMLP(4, 2, hidden=32)
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-2)
+    for _ in range(100):
+        state, action, after, _ = walked(256)
+        optimiser.zero_grad()
+        F.mse_loss(plain.step(state, action), after).backward()
+        optimiser.step()
+    level = _chancy(SimpleNamespace(width=4, dynamics=plain), 2)
+    optimiser = torch.optim.Adam(level.parameters(), lr=3e-3)
+    for _ in range(200):
+        state, action, after, _ = walked(256)
+        z, cost = level.latent(state, after)
+        optimiser.zero_grad()
+        (F.mse_loss(level.predictor.step(state, action, z), after) + level.latent.weight * cost.mean()).backward()
+        optimiser.step()
+    state, action, after, thrown = walked(4000)
+    z = level.latent.eval()(state, after)[0].argmax(1)
+    crossing = (state[:, 0, 0] < 0) & ((state[:, 0] + 0.5 * F.pad(action, (0, 2)))[:, 0] > 0)
+    bad = int(z[thrown].float().mean().round())
+    assert (z[thrown] == bad).float().mean() > 0.95 and (z[crossing & ~thrown] == bad).float().mean() < 0.1
+    down = []
+    for value in (bad, 1 - bad):
+        after = level.predictor.step(state, action, torch.eye(2)[value].expand(len(state), -1))
+        down.append(float((after - state)[crossing, 0, 2].mean()))
+    assert down[0] < down[1] - 0.4 and abs(down[1]) < 0.1, "and with it the dynamics fall"
+    odds = level.latent._log_prior(state).exp()[:, bad]
+    assert 0.05 < odds[crossing].mean() < 0.45, "the prior knows actions of no sort, and so says less than three in ten"
 
 
 @pytest.mark.parametrize(

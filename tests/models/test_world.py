@@ -124,6 +124,17 @@ def test_pixels_keep_the_picture():
     torch.testing.assert_close(encoder(large[:, :, None]).transpose(1, 2).unflatten(2, (16, 16)), picture)
 
 
+def test_dynamics_go_on_with_a_latent_variable():
+    torch.manual_seed(0)
+    known = ResidualMLP(D, A * BLOCK, hidden=16)
+    own, state, action = known.chancy(3), torch.randn(5, 1, D), torch.randn(5, A * BLOCK)
+    assert own.latent == 3 and own.config == {**known.config, "latent": 3}
+    torch.testing.assert_close(own.step(state, action, torch.zeros(5, 3)), known.step(state, action))
+    assert not torch.allclose(own.step(state, action, torch.eye(3)[:1].expand(5, -1)), known.step(state, action))
+    own.net[2].weight.data.zero_()
+    assert known.net[2].weight.abs().sum() > 0, "a copy"
+
+
 def test_mistakes_are_explained():
     with pytest.raises(UserError, match="states of width 4, the world's is 8"):
         make(ResidualMLP(4, A * BLOCK))
