@@ -23,6 +23,7 @@ from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes, windows
 from jepa_pretrain.evals.result import check_out, write
 
+TINY = 1e-12  # variance of a number that never changes
 PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
 AWAY = 30.0  # pixels that a push keeps from the door
 
@@ -52,6 +53,8 @@ def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out:
         raise UserError(f"no episode is {horizon * model.block} steps long: lower --horizon")
     result: dict[str, Any] = {"protocol": "agent-measure", "encoder": agent, "data": data, "windows": len(starts)}
     result["r2"] = 1 - float(_error(reader(states[half:]), truth[half:]) / _error(truth[half:].mean(0), truth[half:]))
+    off, varies = (reader(states[half:]) - truth[half:]).square().mean(0), truth[half:].var(0, unbiased=False)
+    result["r2_each"] = (1 - off / varies.clamp_min(TINY)).tolist()  # of every number that the body feels
     result["horizon"] = _against_horizon(model, episodes, states, truth, starts, horizon, reader)
     if episodes[0].about.get("env") == tworoom.NAME:
         result["through_wall"] = through_wall(model, reader)
@@ -135,6 +138,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
     if "doubt" in result["horizon"][0]:
         told = ", ".join(f"{row['doubt']:.2f}" for row in result["horizon"])
         console.print(f"correlation of the members' disagreement with the error, by step: {told}")
-    console.print(f"the true state is read from encoded ones with R2 {result['r2']:.4f}")
+    each = ", ".join(f"{one:.2f}" for one in result["r2_each"])
+    console.print(f"the true state is read from encoded ones with R2 {result['r2']:.4f}; each number with {each}")
     if "through_wall" in result:
         console.print(f"pushed into the wall for {STEPS} steps, {100 * result['through_wall']:.0f} % end behind it")
