@@ -28,20 +28,31 @@ PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
 AWAY = 30.0  # pixels that a push keeps from the door
 
 
-def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out: str | None = None) -> None:
+def measure(
+    agent: str,
+    data: str,
+    horizon: int = 10,
+    frames: int = 10_000,
+    readout: str | None = None,
+    out: str | None = None,
+) -> None:
     """Measure a world model's predictions on recorded behaviour that it was not trained on.
 
     Args:
         agent: Folder of the world model, of an ensemble, or of an agent.
         data: Trajectory shards of `agent collect`, recorded with another seed.
         horizon: Steps of the model that are rolled out.
-        frames: Of the recordings that are read, at most; every other episode fits the regression.
+        frames: Of the recordings that are read, at most.
+        readout: Trajectory shards that the regression is fitted on, such as those of the training; by default every
+            other episode of the data, which are few for numbers that are hard to read.
         out: File, or folder, for the outcome as JSON.
     """
     check_out(out)
     model, console = load_mind(agent).model, Console(highlight=False, soft_wrap=True)
     episodes = read_episodes(data, frames, console)
     fitted, tested = episodes[0::2], episodes[1::2]  # behaviours lie in shards of their own
+    if readout is not None:
+        fitted, tested = read_episodes(readout, console=console), episodes
     episodes = fitted + tested
     states = encoded(model, episodes)[:, 0]  # (S, D)
     truth = torch.cat([one.proprio for one in episodes])
