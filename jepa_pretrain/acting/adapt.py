@@ -32,4 +32,4 @@ def adjusting(mind: Agent, decides: Decides, data: str, seed: int, settings: Set
     known = mind.configurator and mind.configurator.usual
     usual = known or Usual.of(mind.model, mind.cost, mind.task, recordings)
     parts = [one.world.dynamics for one in models]
-    return Adjusting(decides, mind.model, parts, mind.cost, usual, recordings, settings, seed)
+    return Adjusting(decides, mind.model, parts, mind.cost, usual, recordings, settings, seed, mind.policy)

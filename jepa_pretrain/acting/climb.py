@@ -107,8 +107,14 @@ def _uppers(world: World, shape: Shape) -> list[Level]:
 
 
 def _chancy(world: World, values: int) -> Level:
-    """Dynamics with a latent variable, on states as they are."""
-    predictor = ResidualMLP(world.width, world.dynamics.actions, values)
+    """Dynamics with a latent variable, on states as they are; they go on from those without, if these can.
+
+    What those know of actions need not be learned again, so that z is left with what chance decides. Trained from
+    nothing, z told small differences that took long to learn, and not who fell.
+    """
+    known = world.dynamics
+    begun = known.chancy(values) if isinstance(known, ResidualMLP) else None
+    predictor = begun or ResidualMLP(world.width, known.actions, values)
     return Level(predictor, latent=Discrete(world.width, values))
 
 

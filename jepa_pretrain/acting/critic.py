@@ -22,7 +22,14 @@ HORIZON = 8  # model steps that the agent looks ahead
 
 
 def critic(
-    world: str, data: str, out: str, steps: int = 2000, batch_size: int = 512, expectile: float = 0.9, seed: int = 0
+    world: str,
+    data: str,
+    out: str,
+    steps: int = 2000,
+    batch_size: int = 512,
+    expectile: float = 0.9,
+    discount: float = 0.98,
+    seed: int = 0,
 ) -> None:
     """Train a critic on recorded behaviour, and write it with its world model as an agent.
 
@@ -33,6 +40,7 @@ def critic(
         steps: Training steps.
         batch_size: Pairs of state and goal per step.
         expectile: Weight of a way shorter than expected, in .5..1: the more the recordings wander, the higher.
+        discount: Of each step of the model: what is further than 1 / (1 - discount) steps hardly counts as further.
         seed: Names the initial weights and the pairs.
     """
     if not 0.5 <= expectile < 1:
@@ -41,7 +49,7 @@ def critic(
     model = load_mind(world).model
     states, goals = model_steps(model, read_episodes(data, console=console))
     torch.manual_seed(seed)
-    made = StepsToGo(model.width, model.grid_tokens)
+    made = StepsToGo(model.width, model.grid_tokens, discount)
     generator = torch.Generator().manual_seed(seed)
     loss = learn_steps(made, states, generator, steps, batch_size, expectile=expectile, goals=goals)
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON, {}, {"steps": 1.0})

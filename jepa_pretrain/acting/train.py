@@ -32,8 +32,10 @@ from jepa_pretrain.methods.base import Method, git_revision
 from jepa_pretrain.methods.pldm import PLDM
 from jepa_pretrain.models.dynamics import ResidualMLP
 from jepa_pretrain.models.frames import Pixels, SmallConv
+from jepa_pretrain.models.standardise import Standardise
 from jepa_pretrain.models.temporal import TemporalPredictor
 from jepa_pretrain.models.world import World
+from jepa_pretrain.objectives.changes import Both, Changes
 from jepa_pretrain.objectives.sigreg import SIGReg
 from jepa_pretrain.objectives.vicreg import VarianceCovarianceLoss
 from jepa_pretrain.optim import AdamW
@@ -48,8 +50,10 @@ def train(
     encoder: str = "conv",
     frozen: bool = True,
     dynamics: Literal["mlp", "transformer"] = "mlp",
-    objective: Literal["vicreg", "sigreg"] = "vicreg",
+    objective: Literal["vicreg", "changes", "sigreg"] = "vicreg",
     width: int = 64,
+    hidden: tuple[int, ...] = (256,),
+    standardise: bool = False,
     block: int = 5,
     rollout: int = 4,
     steps: int = 3000,
@@ -68,9 +72,12 @@ def train(
             encoder's folder, or timm:NAME.
         frozen: Keep the encoder as it is and train the projector and the dynamics alone; false trains it along.
         dynamics: mlp - next state from state and action; transformer - from all states so far.
-        objective: vicreg - variance and covariance, similarity in time and an inverse model (PLDM, eb_jepa); sigreg -
-            prediction and SIGReg alone (LeWM).
+        objective: vicreg - variance and covariance, similarity in time and an inverse model (PLDM, eb_jepa); changes -
+            the same, and variance and covariance of what changes within a stretch too, for worlds where something else
+            stands still for an episode, such as doors; sigreg - prediction and SIGReg alone (LeWM).
         width: Of the state.
+        hidden: Widths of the projector's hidden layers; [] for a linear one.
+        standardise: Bring a frozen encoder's features to one scale first, so that what is faint counts too.
         block: Environment steps per step of the model.
         rollout: Steps of the model that predictions are rolled out for.
         steps: Training steps.
@@ -93,7 +100,7 @@ def train(
     seeing = _encoder(encoder, episodes[0].frames.shape[-1])
     predict = partial(_dynamics, dynamics, width, block * acted["width"])
     low, high = (tuple(acted.get(key, ())) for key in ("low", "high"))
-    world = World(seeing, predict(), width, block=block, frozen=frozen, low=low, high=high, frames=frames)
+    world = World(seeing, predict(), width, tuple(hidden), block, frozen, low, high, frames, standardise)
     method = _method(world, objective, lr)
     seen = _features(world, episodes, console) if frozen else observed(world, episodes)
     batches = Windows(episodes, seen, block, block * rollout, batch_size, seed)
@@ -134,7 +141,10 @@ def _method(world: World, objective: str, lr: float) -> PLDM:
     optimizer = AdamW(WarmupCosine(start=lr / 10, peak=lr, end=lr / 100, warmup=0.05), Constant(1e-5))
     if objective == "sigreg":
         return PLDM(world, SIGReg(256), optimizer, weight=0.1, similarity=0.0, inverse=0.0)
-    return PLDM(world, VarianceCovarianceLoss(16.0, 8.0), optimizer, similarity=12.0, inverse=1.0)
+    spread = VarianceCovarianceLoss(16.0, 8.0)
+    if objective == "changes":
+        spread = Both(spread, Changes(spread))
+    return PLDM(world, spread, optimizer, similarity=12.0, inverse=1.0)
 
 
 @torch.no_grad()
@@ -144,6 +154,9 @@ def _features(world: World, episodes: list[Episode], console: Console) -> Tensor
     show = console.is_terminal
     pieces = track(pieces, "encoding", console=console, disable=not show, transient=True)
     seen = torch.cat([world.features(one) for one in pieces])
+    if isinstance(world.standard, Standardise):
+        world.standard.fit(seen)
+        seen = world.standard(seen)
     return joined(seen, looks([len(one.frames) for one in episodes], world.block, world.frames))
 
 

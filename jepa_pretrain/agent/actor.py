@@ -38,6 +38,7 @@ class Policy(nn.Module):
         high: the same.
         choices: vectors of discrete actions, n of A numbers; the policy then scores each.
         hidden: width of the hidden layers.
+        turned: what `turn` was given last.
 
     Raises:
         UserError: neither bounds nor choices, or both.
@@ -51,6 +52,7 @@ class Policy(nn.Module):
         high: list[float] | None = None,
         choices: list[list[float]] | None = None,
         hidden: int = 256,
+        turned: list[list[float]] | None = None,
     ) -> None:
         super().__init__()
         if (low is None) == (choices is None) or (low is None) != (high is None):
@@ -65,6 +67,16 @@ class Policy(nn.Module):
         self.register_buffer("centre", torch.zeros(width * tokens))  # of the states it learned from
         self.register_buffer("scale", torch.ones(()))
         self.net = mlp(2 * width * tokens, hidden, len(choices if choices is not None else low or []))
+        self.turn(None if turned is None else torch.tensor(turned))
+
+    def turn(self, matrix: Tensor | None) -> None:
+        """Act in a world whose motors have changed as one would have acted before.
+
+        Args:
+            matrix: `(a, a)`, applied to every single action of a block, in place of any earlier one; None for none.
+        """
+        self.config["turned"] = None if matrix is None else matrix.tolist()
+        self.turned = matrix
 
     @classmethod
     def of(cls, model: WorldModel, hidden: int = 256) -> "Policy":
@@ -80,7 +92,14 @@ class Policy(nn.Module):
         """`(B, N, D)`, `(B or 1, N, D)` -> actions within the bounds `(B, A)`, or logits of the choices `(B, n)`."""
         s, g = ((one.flatten(1) - self.centre) / self.scale for one in (state, goal))
         out = self.net(torch.cat([s, g.expand_as(s)], 1))
-        return out if self.discrete else self.middle + self.reach * out.tanh()
+        return out if self.discrete else self._turned(self.middle + self.reach * out.tanh())
+
+    def _turned(self, action: Tensor) -> Tensor:
+        """As far as the bounds allow, `(B, A)`."""
+        if self.turned is None:
+            return action
+        single = action.unflatten(1, (-1, len(self.turned))) @ self.turned.T.to(action)
+        return torch.maximum(torch.minimum(single.flatten(1), self.middle + self.reach), self.middle - self.reach)
 
     @torch.no_grad()
     def act(self, state: Tensor, task: Task, rows: Tensor | None = None) -> Tensor:

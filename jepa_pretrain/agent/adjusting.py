@@ -11,10 +11,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from jepa_pretrain.agent.actor import Decides
+from jepa_pretrain.agent.actor import Decides, Policy
 from jepa_pretrain.agent.adjustments import Parted, Settings, Told
 from jepa_pretrain.agent.cost import Cost
-from jepa_pretrain.agent.motors import motors, translated
+from jepa_pretrain.agent.motors import motors, translated, undone
 from jepa_pretrain.agent.surprise import Expecting, Transitions, Usual, energy, error_of, predicted
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import Continuous, WorldModel
@@ -37,6 +37,7 @@ class Adjusting:
         recordings: are replayed.
         settings: when and how.
         seed: of the batches.
+        policy: the actor's, if it has one; its actions are translated as those of the recordings are.
 
     Raises:
         UserError: recordings that do not fit the model.
@@ -52,6 +53,7 @@ class Adjusting:
         recordings: Transitions,
         settings: Settings | None = None,
         seed: int = 0,
+        policy: Policy | None = None,
     ) -> None:
         if recordings.action.shape[1] != model.action.width or recordings.state.shape[2] != model.width:
             raise UserError("these recordings do not fit the agent: other actions, or states of another width")
@@ -61,10 +63,11 @@ class Adjusting:
         self.told, self.expecting = Told(), Expecting()
         self.memory: Parted | None = None
         self.window = torch.zeros(0)
-        self.known = [self._weights()]  # of every dynamics that was ever usual
+        self.policy = policy
         self.current: int | None = 0  # which of them is in use; None where it was trained since
         self.limit, self.over = (float(usual.errors[round(at * 100)]) for at in (self.settings.high, self.settings.low))
-        self.motors: Tensor | None = None  # what they were last found to be
+        self.motors: Tensor | None = None  # what they were last found to be; None is as ever
+        self.known = [(self._weights(), self.motors)]  # of every dynamics that was ever usual
         self.surprised = self.trying = False  # trying: acting at random, to learn what actions do now
         self.since = 0  # blocks remembered since the present surprise began
         self.bursts = 0
@@ -137,7 +140,7 @@ class Adjusting:
 
     def _keep(self) -> None:
         """The present dynamics, so that it is recognised another time."""
-        self.known.append(self._weights())
+        self.known.append((self._weights(), self.motors))
         self.current = len(self.known) - 1
 
     def _renew(self, since: int) -> None:
@@ -158,7 +161,7 @@ class Adjusting:
     def _recognise(self) -> bool:
         """Take up another dynamics that was known before, if what happens is usual for it."""
         seen, present, found = self._happened(self.settings.window), self._weights(), {}
-        for number, weights in enumerate(self.known):
+        for number, (weights, _) in enumerate(self.known):
             if number != self.current:
                 self._take(weights)
                 after = predicted(self.model, seen.state, seen.action)
@@ -167,7 +170,9 @@ class Adjusting:
         if not found or found[best] > self.over:
             self._take(present)
             return False
-        self._take(self.known[best])
+        weights, self.motors = self.known[best]
+        self._take(weights)
+        self._turn()
         self.current, self.told.recognised = best, self.told.recognised + 1
         return True
 
@@ -205,15 +210,21 @@ class Adjusting:
         if not self.trying and self.motors is not None:
             return self.motors
         present, before = self._weights(), self.motors
-        self._take(self.known[0])
+        self._take(self.known[0][0])
         went = (seen.after - seen.state).square().mean((1, 2)) > MOVED * self.usual.distance
         telling = Transitions(*(one[went] for one in seen)) if went.sum() >= TELLING else seen
         self.motors = motors(self.model, telling, float(self.usual.errors[50]))
         if before is not None and (self.motors - before).abs().max() < SAME:
             self._take(present)  # no other motors, so what was learned with them is good
+        self._turn()
         rows = enumerate(self.motors.tolist())
         self.told.note("motors", **{f"m{i}{j}": round(one, 3) for i, row in rows for j, one in enumerate(row)})
         return self.motors
+
+    def _turn(self) -> None:
+        """The policy does with the present motors what it did with those that it was distilled for."""
+        if self.policy is not None:
+            self.policy.turn(None if self.motors is None else undone(self.motors))
 
     def _weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.parts.state_dict())

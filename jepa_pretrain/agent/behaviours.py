@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_pretrain.agent.environments import Actions, Seen
-from jepa_pretrain.agent.worlds.walkers import ForkWalker, RoomsExpert, RoomsExplorer, Stepping
+from jepa_pretrain.agent.worlds.walkers import ForkExplorer, ForkWalker, RoomsExpert, RoomsExplorer, Stepping
 from jepa_pretrain.contracts import UserError
 
 HOLD = 0.9  # probability that a sticky action is held for another step
@@ -22,6 +22,7 @@ U_WAY = torch.tensor(
 )  # cells of PointMaze_UMaze, in order
 STAY = 50  # steps on average after which an explorer of the U goes elsewhere
 BEYOND = 14.0  # pixels behind the wall's axis, where one is through
+BORDER = (21.0, 203.0)  # pixels: between these an agent of TwoRoom stays; a door may be centred beyond them
 
 
 class Behaviour(Protocol):
@@ -82,7 +83,8 @@ class TwoRoomExpert(TwoRoomStraight):
     """To the target through the door: to the door first if the target is behind the wall, then straight through it."""
 
     def waypoint(self, state: Tensor) -> Tensor:
-        agent, target, door = state[:, :2], state[:, 2:4], state[:, 4:6]
+        agent, target = state[:, :2], state[:, 2:4]
+        door = torch.cat([state[:, 4:5], state[:, 5:6].clamp(*BORDER)], dim=1)  # where it can be stood in
         across = (agent[:, :1] > door[:, :1]) != (target[:, :1] > door[:, :1])
         aligned = (agent[:, 1:] - door[:, 1:]).abs() < ALIGNED
         side = torch.sign(target[:, :1] - door[:, :1])
@@ -137,6 +139,8 @@ class UMazeExplorer(UMazeExpert):
         return super().waypoint(torch.cat([state[:, :2], self._goals], dim=1))
 
 
+FORK = {"bold": partial(ForkWalker, 1.0), "straight": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
+        "expert": partial(ForkWalker, 0.0), "explorer": ForkExplorer}  # fmt: skip
 SCRIPTED = {
     "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
     "PointMaze_UMaze-v3": {"expert": UMazeExpert, "straight": UMazeStraight, "explorer": UMazeExplorer},
@@ -144,8 +148,8 @@ SCRIPTED = {
     "jepa_pretrain/Rooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/RoomsSteps-v0": {"expert": lambda: Stepping(RoomsExpert()),
                                     "explorer": lambda: Stepping(RoomsExplorer())},
-    "jepa_pretrain/Fork-v0": {"bold": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
-                              "explorer": partial(ForkWalker, 0.5)},
+    "jepa_pretrain/Fork-v0": FORK,
+    "jepa_pretrain/ForkAnywhere-v0": FORK,
 }  # fmt: skip
 
 

@@ -1,15 +1,15 @@
 """Mode-1 and Mode-2 in one actor: in every environment, at every decision, what the configurator says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from jepa_pretrain.agent.actor import Planning, Policy
+from jepa_pretrain.agent.actor import Planning, Policy, idle, imagined
 from jepa_pretrain.agent.configurator import AHEAD, LITTLE, MUCH, REACT, Choice, Configurator, Situation, Spent
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.planners.planner import Planner
-from jepa_pretrain.agent.planners.problem import Plan
+from jepa_pretrain.agent.planners.problem import Plan, Problem
 from jepa_pretrain.agent.surprise import Expecting, energy, predicted
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import WorldModel
@@ -41,11 +41,52 @@ class Progress:
         return self.stalled[rows]
 
 
+class Handed(Planning):
+    """Begins with what is left of the plan of whoever thought before, unless the policy's costs less.
+
+    Args:
+        model: predicts.
+        cost: judges.
+        planner: searches.
+        policy: reacts.
+        follows: begin with what the policy would do where that costs less; with nothing without.
+        seed: of all that the search draws.
+    """
+
+    def __init__(
+        self, model: WorldModel, cost: Cost, planner: Planner, policy: Policy, follows: bool, seed: int = 0
+    ) -> None:
+        super().__init__(model, cost, planner, seed, policy)
+        self.follows = follows
+
+    def _start(self, state: Tensor, task: Task, names: list[int]) -> Tensor | None:
+        """The better of both plans, `(B, L, A)`."""
+        own = imagined(self.policy, self.model, state, task)[1]
+        nothing = idle(self.model.action).to(state).expand_as(own)
+        start = (own if self.follows else nothing).clone()
+        for length in {len(self.last[name]) for name in names if name in self.last} - {0}:
+            kept = [row for row, name in enumerate(names) if name in self.last and len(self.last[name]) == length]
+            rows, same = torch.tensor(kept, device=state.device), min(length, task.horizon)
+            left = torch.stack([self.last[names[row]] for row in kept])[:, :same]
+            better = self._cheaper(state[rows], task.of(rows), left, own[rows, :same])
+            filled = torch.cat([left, nothing[rows, same:]], dim=1)
+            start[rows] = torch.where(better[:, None, None], filled, start[rows])
+        return start
+
+    def _cheaper(self, state: Tensor, task: Task, left: Tensor, own: Tensor) -> Tensor:
+        """Whether what is left of a plan costs less than the policy's, as far as it goes: `(B, L, A)` twice, `(B,)`."""
+        task = replace(task, horizon=left.shape[1])
+        problem = Problem(self.model, self.cost, state, task, "Mixture", self.planner.max_rollouts)
+        key = problem.score(torch.stack([left, own], dim=1)).key()
+        return key[:, 0] < key[:, 1]
+
+
 class Mixture:
     """Reacts or thinks, each environment for itself; answers as `Planning` and `Policy` do.
 
-    Thinking little begins with what the policy would do. Thinking much does not: where the policy is stuck, its plan
-    is the very one to get away from.
+    Whoever thinks begins with what is left of the plan of whoever thought before, if it costs less than what the policy
+    would do, which in a changed world may be wrong. Otherwise thinking little begins with what the policy would do, and
+    thinking much with nothing: where the policy is stuck, its plan is the very one to get away from.
 
     Args:
         model: predicts.
@@ -60,8 +101,8 @@ class Mixture:
         self, model: WorldModel, cost: Cost, planner: Planner, policy: Policy, configurator: Configurator, seed: int = 0
     ) -> None:
         self.model, self.cost, self.policy, self.configurator = model, cost, policy, configurator
-        little = Planning(model, cost, configurator.little, seed, policy)
-        self.planning = {LITTLE: little, MUCH: Planning(model, cost, planner, seed)}
+        little = Handed(model, cost, configurator.little, policy, True, seed)
+        self.planning = {LITTLE: little, MUCH: Handed(model, cost, planner, policy, False, seed)}
         self.spent = Spent()
         self.found: Plan | None = None  # of the last decision, where all environments thought alike
         self.choice: Choice | None = None
@@ -74,8 +115,10 @@ class Mixture:
         Args:
             environments: how many will act.
         """
+        left: dict[int, Tensor] = {}  # of the plans of all modes
         for one in self.planning.values():
             one.begin(environments)
+            one.last = left
         self.expecting, self.progress = Expecting(), Progress.of(environments)
         self.mode = torch.full((environments,), -1)
 
@@ -97,9 +140,10 @@ class Mixture:
         self.choice, tasks = self.configurator.configure(self.situation, task)
         self._count(rows, self.choice.mode)
         self.found = None
+        reacting = rows[self.choice.mode == REACT]
         for mode, planning in self.planning.items():
             chosen = (self.choice.mode == mode).nonzero()[:, 0]
-            planning.forget(rows[self.choice.mode != mode])  # a plan made before reacting is of elsewhere
+            planning.forget(reacting)  # a plan made before reacting is of elsewhere
             if len(chosen):
                 action = action.index_copy(0, chosen, planning.act(state[chosen], tasks[mode].of(chosen), rows[chosen]))
                 self.found = planning.found if len(chosen) == len(rows) else None

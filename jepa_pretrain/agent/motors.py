@@ -44,6 +44,15 @@ def motors(model: WorldModel, seen: Transitions, scale: float, steps: int = 60, 
         return several[off().argmin()].clone()
 
 
+def undone(found: Tensor) -> Tensor | None:
+    """What actions have to be multiplied by to do what they did before, `(a, a)`; None where nothing would do.
+
+    Args:
+        found: `(a, a)`, what `motors` gave.
+    """
+    return torch.linalg.inv(found) if float(torch.linalg.svdvals(found).min()) >= 0.1 else None
+
+
 def translated(recordings: Transitions, found: Tensor, model: WorldModel) -> Transitions:
     """Recordings with the actions that would have done the same with changed motors; none beyond what can be done.
 
@@ -52,10 +61,10 @@ def translated(recordings: Transitions, found: Tensor, model: WorldModel) -> Tra
         found: `(a, a)`, what `motors` gave; where it cannot be undone, nothing is left.
         model: its actions' bounds.
     """
-    width = len(found)
-    if float(torch.linalg.svdvals(found).min()) < 0.1:
+    back = undone(found)
+    if back is None:
         return Transitions(*(one[:0] for one in recordings))
-    action = (recordings.action.unflatten(1, (model.block, width)) @ torch.linalg.inv(found).T).flatten(1)
+    action = (recordings.action.unflatten(1, (model.block, len(found))) @ back.T).flatten(1)
     middle = idle(model.action)
     can = ((action - middle).abs() <= 1.05 * (model.action.high - middle)).all(1)
     return Transitions(recordings.state[can], action[can], recordings.after[can])

@@ -8,7 +8,7 @@ evenly from opposite rooms. Starts that are at their goal already are left out o
 import numpy as np
 import torch
 
-from jepa_pretrain.agent.behaviours import TwoRoomExpert
+from jepa_pretrain.agent.behaviours import BORDER, TwoRoomExpert
 from jepa_pretrain.agent.environments import Environments, Options
 from jepa_pretrain.agent.rollouts import play
 from jepa_pretrain.agent.trials import Trial
@@ -16,7 +16,7 @@ from jepa_pretrain.contracts import Episode, UserError
 
 NAME = "swm/TwoRoom-v1"
 WALL, REACH = 112.0, 16.0  # pixels: where the wall is, and how near is there
-BORDER, ROOM = (21.0, 203.0), ((21.0, 99.0), (125.0, 203.0))  # where the agent can be; x in either room
+ROOM = ((21.0, 99.0), (125.0, 203.0))  # where the agent can be in either room, x
 ROUNDS = 100  # of expert episodes, at most
 
 

@@ -60,7 +60,8 @@ def draw(model: WorldModel, task: Task, state: Tensor, generator: torch.Generato
     if not isinstance(first, Stochastic):
         return None
     shape = (len(state), task.samples, task.horizon, first.chances)
-    chance = torch.rand(shape, generator=generator, device=state.device, dtype=state.dtype)
+    within, order = torch.rand((2, *shape), generator=generator, device=state.device, dtype=state.dtype)
+    chance = (order.argsort(1) + within) / task.samples  # each sample in a stratum of its own: few tell as much as many
     return chance.clamp(torch.finfo(state.dtype).tiny, 1 - torch.finfo(state.dtype).eps)  # 0 and 1 are at infinity
 
 

@@ -101,7 +101,7 @@ ALLOWED: dict[str, dict[str, Callable[[object], bool]]] = {  # what an argument 
     "Pixels": STATISTICS | {key: _count(SIDE) for key in ("image_size", "side")},
     "World": {key: _count(WIDE) for key in ("width", "block")}
     | {"frames": _count(LEVELS)}
-    | {"frozen": _flag, "hidden": _counts}
+    | {"frozen": _flag, "hidden": _counts, "standardise": _flag}
     | {key: _several(_number(-1e9, 1e9)) for key in ("low", "high")},
     "ResidualMLP": {key: _count(WIDE) for key in ("state_width", "hidden")}
     | {key: _from_zero(WIDE) for key in ("actions", "latent")}

@@ -27,6 +27,19 @@ class ResidualMLP(nn.Module):
             width = hidden
         self.net = nn.Sequential(*layers, nn.Linear(width, state_width))
 
+    def chancy(self, latent: int) -> "ResidualMLP":
+        """The same dynamics, copied, with a latent variable beside the action, whose part is yet to be learned.
+
+        Args:
+            latent: its width Z; these dynamics have none.
+        """
+        own = ResidualMLP(**self.config | {"latent": latent})
+        with torch.no_grad():
+            own.net[0].weight[:, : -latent or None].copy_(self.net[0].weight)
+            own.net[0].bias.copy_(self.net[0].bias)
+        own.net[1:].load_state_dict(self.net[1:].state_dict())
+        return own
+
     def forward(self, states: Tensor, actions: Tensor | None = None, z: Tensor | None = None) -> Tensor:
         """Teacher-forced, as `TemporalPredictor`: `(B, L, N, D)`, `(B, L, A)`, `(B, L, Z)` -> `(B, L, N, D)`."""
         rows = (None if one is None else one.flatten(0, 1) for one in (actions, z))

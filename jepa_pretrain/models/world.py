@@ -12,6 +12,7 @@ from jepa_pretrain.contracts import Grid, UserError
 from jepa_pretrain.models.described import described
 from jepa_pretrain.models.glances import CHANNELS, Motion, at_rest
 from jepa_pretrain.models.projector import Projector
+from jepa_pretrain.models.standardise import Standardise
 
 
 class World(nn.Module):
@@ -28,6 +29,7 @@ class World(nn.Module):
             choices, one-hot.
         high: largest value of each.
         frames: pictures that make a state, a block of steps apart: 2 tell speed.
+        standardise: bring the encoder's features to one scale, which `standard.fit` measures; for a frozen encoder.
 
     Raises:
         UserError: dynamics of another width, or of other than one token.
@@ -44,6 +46,7 @@ class World(nn.Module):
         low: tuple[float, ...] = (),
         high: tuple[float, ...] = (),
         frames: int = 1,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         if dynamics.state_width != width:
@@ -52,6 +55,8 @@ class World(nn.Module):
             raise UserError(f"a block of {block} environment steps does not divide {dynamics.actions} action numbers")
         if frames < 1:
             raise UserError(f"a state is made of one picture or more, not {frames}")
+        if standardise and not frozen:
+            raise UserError("features of an encoder that is trained along have no fixed scale: standardise frozen ones")
         if len(low) != len(high) or (low and len(low) * block != dynamics.actions):
             raise UserError(
                 f"{len(low)} low and {len(high)} high bounds for {dynamics.actions // block} action numbers"
@@ -59,13 +64,16 @@ class World(nn.Module):
         self.config = dict(
             encoder=described(encoder), dynamics=described(dynamics), width=width, hidden=list(hidden), block=block,
             frozen=frozen, low=list(low), high=list(high), frames=frames,
+            standardise=standardise,
         )  # fmt: skip
         self.low, self.high = tuple(low), tuple(high)
         self.width, self.block, self.frozen, self.grid = width, block, frozen, Grid(1, 1, 1)
         self.image_size, self.normalise = encoder.image_size, encoder.normalise
         self.frames = frames
         self.encoder = encoder.requires_grad_(not frozen)
-        self.projector = Projector(encoder.grid.tokens * encoder.width, tuple(hidden), width)
+        features = encoder.grid.tokens * encoder.width
+        self.standard = Standardise(features) if standardise else nn.Identity()
+        self.projector = Projector(features, tuple(hidden), width)
         self.motion = Motion(width, frames) if frames > 1 else None
         self.dynamics = dynamics
         self.train(self.training)
@@ -84,7 +92,8 @@ class World(nn.Module):
         """
         pictures = observations.unflatten(1, (-1, CHANNELS))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encoder(pictures.flatten(0, 1).unsqueeze(2)).reshape(len(observations), -1)
+            features = self.encoder(pictures.flatten(0, 1).unsqueeze(2)).flatten(1)
+            return self.standard(features).reshape(len(observations), -1)
 
     def project(self, features: Tensor) -> Tensor:
         """`(B, frames * F)` -> states `(B, 1, D)`."""

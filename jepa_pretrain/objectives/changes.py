@@ -33,3 +33,24 @@ class Changes(nn.Module):
         moments = torch.stack(views)  # (T, B, D)
         changes = (moments - moments.mean(0)) * (len(moments) / (len(moments) - 1)) ** 0.5
         return self.objective([changes.flatten(0, 1)] if self.joined else list(changes))
+
+
+class Both(nn.Module):
+    """The sum of two objectives on the same embeddings, such as one on each moment and one on changes.
+
+    What stands still for a whole clip may matter too: the first keeps it, the second keeps it from being all there is.
+
+    Args:
+        first: an anti-collapse objective.
+        second: another; its terms are named `changes_...`.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """`T x (B, D)` -> the summed loss, and the terms of both."""
+        loss, terms = self.first(views)
+        other, more = self.second(views)
+        return loss + other, terms | {f"changes_{name}": term for name, term in more.items()}

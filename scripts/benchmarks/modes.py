@@ -2,11 +2,13 @@
 
     python scripts/benchmarks/modes.py modes AGENT [--episodes N] [--seed S] [--alone N] [--out F]
     python scripts/benchmarks/modes.py surprise AGENT --data DATA [--episodes N] [--seed S] [--out F]
+    python scripts/benchmarks/modes.py mixture AGENT --data DATA [--episodes N] [--seed S] [--out F]
 
 AGENT is a folder of `agent configure`. `modes`: always react, always think little, always think much (the agent's own
 planner), the mixture by rules and the learned one; then the same with one environment at a time (--alone trials), where
 a decision takes what it takes an agent by itself. `surprise`: the world as it was, with stronger and with mirrored
-motors, and as it was again; with and without learning from surprise, thinking little.
+motors, and as it was again; with and without learning from surprise, thinking little. `mixture`: the mixture by rules
+before, in and after the mirrored world, learning from surprise.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from jepa_pretrain.acting.outcomes import counted, spent
 from jepa_pretrain.agent.adjusting import Adjusting
 from jepa_pretrain.agent.adjustments import Settings
 from jepa_pretrain.agent.agent import Agent
-from jepa_pretrain.agent.configurator import Rules
+from jepa_pretrain.agent.configurator import Rules, Spent
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.trials import Pursuit, Trial, run
@@ -94,6 +96,29 @@ def surprise(agent: str, data: str, lines: Lines, episodes: int, settings: Setti
     environments.close()
 
 
+def mixture(agent: str, data: str, lines: Lines, episodes: int, settings: Settings) -> None:
+    """The mixture by rules, before mirrored controls, with them and back again; each line counts its own decisions."""
+    mind = load_mind(agent, lines.seed)
+    own = replace(mind, configurator=replace(mind.configurator, chooser=Rules()))
+    environments = Environments(ENV, PARALLEL, load_size(mind.model))
+    trials = drawn_trials(environments, episodes, lines.seed)
+    fresh = drawn_trials(environments, PARALLEL, lines.seed + 1000)
+    changed, first = ([moved(one, ENV, MOTORS["mirrored controls"]) for one in some] for some in (trials, fresh))
+    actor = pursuit(own, lines.seed)
+    acting = actor.decides
+    actor.decides = adjusting(own, acting, data, lines.seed, settings)
+    for name, some in (
+        ("before", trials),
+        (f"mirrored, the first {PARALLEL}", first),
+        ("mirrored, then", changed),
+        ("back", trials),
+    ):
+        acting.spent = Spent()
+        lines.add(f"mixture, rules, {name}", actor, environments, some)
+    report(actor.decides)
+    environments.close()
+
+
 def report(adjusting: Adjusting) -> None:
     """What it did, block by block."""
     for one in adjusting.told.events:
@@ -102,7 +127,7 @@ def report(adjusting: Adjusting) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["modes", "surprise"])
+    parser.add_argument("what", choices=["modes", "surprise", "mixture"])
     parser.add_argument("agent")
     parser.add_argument("--data")
     parser.add_argument("--episodes", type=int, default=200)
@@ -119,7 +144,8 @@ def main() -> None:
             modes(mind, lines, asked.alone, 1, ", one environment")
     else:
         settings = Settings(translate=not asked.plain_replay)
-        surprise(asked.agent, asked.data, lines, asked.episodes, settings)
+        measured = surprise if asked.what == "surprise" else mixture
+        measured(asked.agent, asked.data, lines, asked.episodes, settings)
     if asked.out:
         Path(asked.out).parent.mkdir(parents=True, exist_ok=True)
         Path(asked.out).write_text(json.dumps(lines.rows, indent=2) + "\n")

@@ -5,6 +5,7 @@ import torch
 from known_worlds import Known
 from torch import nn
 
+from jepa_pretrain.agent.actor import Policy
 from jepa_pretrain.agent.adjusting import Adjusting
 from jepa_pretrain.agent.adjustments import Settings
 from jepa_pretrain.agent.cost import Cost
@@ -88,6 +89,35 @@ def test_mirrored_controls_are_learned_back_and_the_old_ones_are_not_forgotten()
     episodes(actor, [1.0, 1.0])
     assert (episodes(actor, [1.0, 1.0]) < 0.2).all()
     assert actor.told.recognised >= 1 and actor.told.updates == spent, "the old world is known: taken up, not learned"
+
+
+class Direct(Policy):
+    """Was distilled in the plane as it was: half of the way to the goal, as far as the bounds allow."""
+
+    def __init__(self) -> None:
+        super().__init__(2, low=[-STEP] * 2 * BLOCK, high=[STEP] * 2 * BLOCK)
+
+    def forward(self, state, goal):
+        return self._turned((goal - state)[:, 0].div(2 * BLOCK).clamp(-STEP, STEP).repeat(1, BLOCK))
+
+
+def test_the_policy_is_turned_with_the_motors_and_back():
+    _, actor = learner()
+    actor.decides = actor.policy = policy = Direct()
+    motor = [-1.0, 0.5]
+    assert (episodes(actor, [1.0, 1.0]) < 0.2).all() and policy.turned is None
+    away = torch.ones(16, 1, 2)
+    for _ in range(2):
+        episodes(actor, motor)
+    assert torch.allclose(policy.turned, torch.diag(torch.tensor([-1.0, 2.0])), atol=0.2)
+    assert (episodes(actor, motor) < 0.2).all(), "without learning anything, it acts as before"
+    action = policy.act(away, Task(torch.zeros(1, 1, 2)))
+    assert (action.abs() <= STEP + 1e-6).all() and (action[:, 0] > 0).all() and (action[:, 1] < 0).all()
+    again = Policy(**policy.config)
+    assert torch.equal(again.turned, policy.turned), "it is saved with the policy"
+    for _ in range(2):
+        episodes(actor, [1.0, 1.0])
+    assert actor.told.recognised == 1 and policy.turned is None, "the old motors are recognised"
 
 
 def test_without_a_surprise_nothing_is_learned():

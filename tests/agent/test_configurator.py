@@ -8,7 +8,17 @@ import torch
 from known_worlds import Known
 
 from jepa_pretrain.agent.actor import Planning
-from jepa_pretrain.agent.configurator import LITTLE, MUCH, REACT, STALLED, Configurator, Rules, Situation, Thrift
+from jepa_pretrain.agent.configurator import (
+    LITTLE,
+    MUCH,
+    REACT,
+    STALLED,
+    Choice,
+    Configurator,
+    Rules,
+    Situation,
+    Thrift,
+)
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.mixture import Mixture, Progress
 from jepa_pretrain.agent.named import read_named, staged
@@ -91,6 +101,45 @@ def test_each_environment_is_surprised_by_its_own_world():
     actor.forget(torch.tensor([1]))
     actor.act(there, Task(GOAL, 3), torch.arange(2))
     assert actor.situation.surprise[1] == 0, "a new episode was not expected to look like anything"
+
+
+class Wrong:
+    """A policy that runs away from its goal."""
+
+    def act(self, state, task, rows=None):
+        return (state - task.goal)[:, 0].clamp(-STEP, STEP)
+
+
+class Fixed:
+    """Thinks little or much, as a script says of every decision."""
+
+    def __init__(self, *modes: int) -> None:
+        self.modes = list(modes)
+
+    def choose(self, situation):
+        return Choice(torch.full_like(situation.cost, self.modes.pop(0), dtype=torch.int64), torch.zeros(0))
+
+
+@pytest.mark.parametrize(("policy", "better"), [(Wrong(), True), (Half(), False)])
+def test_what_is_left_of_a_plan_is_handed_over_where_it_is_better_than_the_policys(policy, better):
+    """A search of one step at a rate of nearly nothing returns what it began with."""
+    still, modes = Gradient(1, 1, rate=1e-6), Fixed(MUCH, LITTLE, MUCH, REACT, LITTLE)
+    actor = Mixture(WORLD, COST, still, policy, Configurator(modes, USUAL, still, 2))
+    state, task, rows = torch.full((3, 1, 2), 0.5), Task(GOAL, 4), torch.arange(3)
+    towards = torch.full((3, 2), 0.9 * STEP)
+    actor.begin(3)
+    assert actor.act(state, task, rows).abs().max() < 1e-3 * STEP, "thinking much begins with nothing"
+    actor.planning[MUCH].last |= {row: towards[:1].expand(3, -1) for row in (0, 1)}
+    actor.planning[MUCH].forget(rows[2:])
+    policys = policy.act(state, task)
+    little = actor.act(state, task, rows)
+    assert torch.allclose(little[:2], towards[:2] if better else policys[:2], rtol=1e-2)
+    assert torch.allclose(little[2], policys[2], rtol=1e-2), "without a plan, what the policy would do"
+    left = {row: one.clone() for row, one in actor.planning[LITTLE].last.items()}
+    much = actor.act(state, task, rows)
+    assert torch.allclose(much[:2], left[0][0].expand(2, -1) if better else torch.zeros(2, 2), atol=1e-3)
+    actor.act(state, task, rows)  # reacts: what was planned before is of elsewhere
+    assert torch.allclose(actor.act(state, task, rows), policys, rtol=1e-2)
 
 
 def test_progress_counts_decisions_without_a_way_on():

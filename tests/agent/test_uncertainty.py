@@ -109,6 +109,14 @@ def test_only_sampling_finds_the_safe_action_and_risk_is_one_number(discrete):
     assert chosen(1.0) == "bold" and chosen(1.0, risk=1.0) == "safe"
 
 
+def test_samples_of_chance_are_spread_evenly():
+    """Eight futures fall twice where the odds are a quarter, whatever the seed."""
+    world, task = Fork(2.0, odds=0.25), Task(GOAL, 3, samples=8)
+    chance = draw(world, task, START.expand(50, 1, 1), seeded())
+    assert ((chance < world.odds).sum(1) == 2).all() and chance.unique().numel() == chance.numel()
+    assert not torch.equal(chance[:, :, 0].argsort(1), chance[:, :, 1].argsort(1)), "each step by itself"
+
+
 def test_chance_is_held_along_the_branch_and_the_same_for_every_plan():
     world, task = Fork(2.0), Task(GOAL, 3, risk=1.0, samples=5)
     problem = Problem(world, Cost(world.action), START, task, "test", 64, draw(world, task, START, seeded()))
@@ -116,7 +124,7 @@ def test_chance_is_held_along_the_branch_and_the_same_for_every_plan():
     assert problem.score(same).cost.unique().numel() == 1
     other = Problem(world, Cost(world.action), START, task, "test", 64, draw(world, task, START, seeded()))
     assert torch.equal(other.score(same).cost, problem.score(same).cost)
-    two = torch.cat([problem.chance, 1 - problem.chance])
+    two = torch.cat([problem.chance, torch.full_like(problem.chance, 0.01)])
     both = Problem(world, Cost(world.action), START.expand(2, 1, 1), task, "test", 64, two)
     rows = both.of(torch.tensor([1, 0])).score(same.expand(2, -1, -1, -1)).cost
     assert rows[1, 0] == problem.score(same).cost[0, 0] != rows[0, 0]  # each environment has its own

@@ -46,6 +46,26 @@ def test_a_rollout_follows_the_actions(dynamics):
             torch.testing.assert_close(rolled[:, i], state)
 
 
+def test_faint_features_count_as_much(tmp_path):
+    world, frames = make(standardise=True), torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
+    raw = make().features(frames)
+    torch.testing.assert_close(world.features(frames), raw)  # nothing is measured yet
+    raw[:, 0] *= 100  # glaring
+    world.standard.fit(raw)
+    told, spread = world.standard(raw), raw.std(0)
+    assert spread[0] > 20 * spread[1:].max() and told.mean(0).abs().max() < 1e-4
+    one = torch.tensor(1.0)
+    torch.testing.assert_close(told.std(0)[spread > 0.1 * spread.mean()].max(), one, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(told.std(0)[0], one, rtol=1e-3, atol=1e-3)
+    world.standard.fit(make().features(frames))
+    write(world, tmp_path / "world", {})
+    again = FrozenEncoder.load(str(tmp_path / "world")).encoder
+    torch.testing.assert_close(again.encode(frames[:4]), world.encode(frames[:4]))
+    assert not torch.allclose(make().encode(frames[:4]), world.encode(frames[:4]), atol=1e-2)
+    with pytest.raises(UserError, match="standardise frozen ones"):
+        make(frozen=False, standardise=True)
+
+
 def test_frozen_means_frozen():
     world = make().train()
     assert not world.encoder.training and world.projector.training

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jepa_pretrain.contracts import UserError
-from jepa_pretrain.objectives.changes import Changes
+from jepa_pretrain.objectives.changes import Both, Changes
 from jepa_pretrain.objectives.vicreg import VarianceCovarianceLoss
 
 
@@ -32,3 +32,14 @@ def test_the_formula():
     assert Changes(VarianceCovarianceLoss(1.0, 0.0))(list(wide))[0] < 0.05, "independent moments keep their variance"
     with pytest.raises(UserError, match="two moments"):
         Changes(VarianceCovarianceLoss())(views[:1])
+
+
+def test_both_want_what_either_wants():
+    torch.manual_seed(0)
+    spread = VarianceCovarianceLoss(1.0, 0.0)
+    both = Both(spread, Changes(spread))
+    moving, scenery = torch.randn(5, 512, 3), torch.randn(1, 512, 3).expand(5, -1, -1)
+    assert both(list(moving))[0] < 0.1 < 0.9 < both(list(scenery))[0]
+    loss, terms = both(list(moving + scenery))
+    torch.testing.assert_close(loss, spread(list(moving + scenery))[0] + Changes(spread)(list(moving + scenery))[0])
+    assert {"variance", "changes_variance"} <= set(terms)

@@ -45,18 +45,24 @@ class ICEM(CEM):
         """`samples / decay^iteration`, never below twice the elites."""
         return max(round(self.samples * self.decay**-iteration), min(2 * self.elites, self.samples))
 
-    def noise(self, mean: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Noise whose power falls with frequency as f^-colour, scaled back to deviation 1."""
-        white, length = super().noise(mean, count, generator), mean.shape[1]
+    def noise(self, mean: Tensor, count: int, generator: torch.Generator, block: int) -> Tensor:
+        """Noise whose power falls with frequency as f^-colour, scaled back to deviation 1.
+
+        Time is the environment's: noise that is white within the blocks would hardly lead anywhere.
+        """
+        white = super().noise(mean, count, generator, block)
+        white = white.unflatten(3, (block, -1)).flatten(2, 3)  # (B, count, L block, a)
+        length = white.shape[2]
         if length == 1:
             return white
         frequency = torch.fft.rfftfreq(length, device=mean.device, dtype=mean.dtype).clamp_min(1 / length)
-        scale = frequency ** (-self.colour / 2)  # (L // 2 + 1,)
+        scale = frequency ** (-self.colour / 2)  # (length // 2 + 1,)
         twice = torch.full_like(scale, 2.0)  # all but the first, and the last of an even length, stand for two
         twice[0] = 1.0
         twice[-1] = 1.0 if length % 2 == 0 else 2.0
         scale = scale / ((scale.square() * twice).sum() / length).sqrt()
-        return torch.fft.irfft(torch.fft.rfft(white, dim=2) * scale[:, None], n=length, dim=2)
+        coloured = torch.fft.irfft(torch.fft.rfft(white, dim=2) * scale[:, None], n=length, dim=2)
+        return coloured.unflatten(2, (-1, block)).flatten(3)
 
     def update(self, belief: Belief, candidates: Tensor, key: Tensor) -> Belief:
         """As CEM; the best elites are kept."""

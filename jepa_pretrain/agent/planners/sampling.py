@@ -59,7 +59,8 @@ class Sampling(Planner):
         mean = problem.begin(start, otherwise=(low + high) / 2).clamp(low, high)
         belief = Belief(mean, (half * self.spread).expand_as(mean))
         for iteration in range(self.iterations):
-            candidates = self._candidates(belief, iteration, generator).clamp(low, high)  # (B, S, L, A)
+            drawn = self._candidates(belief, iteration, generator, problem.model.block)
+            candidates = drawn.clamp(low, high)  # (B, S, L, A)
             scores = problem.score(candidates)
             found = better(found, best(candidates, scores))
             belief = self.update(belief, candidates, scores.key())
@@ -67,18 +68,18 @@ class Sampling(Planner):
         last = belief.mean[:, None]
         return better(found, best(last, problem.score(last))._replace(candidates=found.candidates))
 
-    def _candidates(self, belief: Belief, iteration: int, generator: torch.Generator) -> Tensor:
+    def _candidates(self, belief: Belief, iteration: int, generator: torch.Generator, block: int) -> Tensor:
         """The mean itself, what is kept, and plans drawn around it."""
         known = belief.mean[:, None] if belief.kept is None else torch.cat([belief.mean[:, None], belief.kept], 1)
-        noise = self.noise(belief.mean, self.count(iteration) - 1, generator)  # (B, S - 1, L, A)
+        noise = self.noise(belief.mean, self.count(iteration) - 1, generator, block)  # (B, S - 1, L, A)
         return torch.cat([known, belief.mean[:, None] + belief.std[:, None] * noise], dim=1)
 
     def count(self, iteration: int) -> int:
         """Plans to draw in this iteration."""
         return self.samples
 
-    def noise(self, mean: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Noise of deviation 1 for a mean `(B, L, A)`: `(B, count, L, A)`."""
+    def noise(self, mean: Tensor, count: int, generator: torch.Generator, block: int) -> Tensor:
+        """Noise of deviation 1 for a mean `(B, L, A)`, the actions of a block joined: `(B, count, L, A)`."""
         shape = (mean.shape[0], count, *mean.shape[1:])
         return torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
 

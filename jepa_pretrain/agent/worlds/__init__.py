@@ -4,6 +4,7 @@
 `jepa_pretrain/Rooms-v0`: the same with open doors, no distractor, and goals in a neighbouring room: an easy beginning.
 `jepa_pretrain/RoomsSteps-v0`: the easy one with four actions to choose from.
 `jepa_pretrain/Fork-v0`: a short way on which chance may throw one into a pit, and a long safe one.
+`jepa_pretrain/ForkAnywhere-v0`: the same for recordings: one goal after another, anywhere around the rock.
 
 All are numpy throughout and step any number of episodes at once: `gymnasium.make_vec` gives the vectorised world.
 """
@@ -21,6 +22,7 @@ for _name, _settings in (
     ("FourRooms", {"world": Rooms}),
     ("Rooms", {"world": Rooms, **EASY}),
     ("Fork", {"world": Chasm}),
+    ("ForkAnywhere", {"world": Chasm, "anywhere": True}),
 ):
     gymnasium.register(
         f"jepa_pretrain/{_name}-v0",

@@ -11,6 +11,7 @@ from jepa_pretrain.agent.worlds.ground import SPEED
 
 HOLD = 0.97  # probability of each step that an explorer keeps where it is going
 SWAY = 0.3  # deviation of an explorer's action
+GUSTY, STEADY = 0.5, 0.8  # the same in the fork, and the probability of each step that it stays as it is
 STRAY = 0.2  # share of an explorer's ways that lead straight on, whatever stands there
 
 
@@ -73,6 +74,29 @@ class ForkWalker:
             self._bold = np.array([rng.random() < self.bridge for rng in rngs])
         way = np.where(self._bold[:, None], fork.bold(state), fork.careful(state))
         return towards(state[:, :2], way, SPEED)
+
+
+class ForkExplorer:
+    """To its goal, unsteadily and at any pace: over the bridge or around on either side, or straight on."""
+
+    def begin(self) -> None:
+        self._goal: np.ndarray | None = None
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        state, count = seen.state.double().numpy(), len(rngs)
+        if self._goal is None:
+            self._goal, self._sway, self._pace = np.full((count, 2), -1.0), np.zeros((count, 2)), np.ones(count)
+            self._lane, self._stray = np.zeros(count, int), np.zeros(count, bool)
+        for row in np.flatnonzero((self._goal != state[:, 2:4]).any(1)):  # drawn for each goal
+            rng = rngs[row]
+            self._lane[row], self._stray[row] = rng.choice(3, p=(0.5, 0.25, 0.25)), rng.random() < STRAY
+            self._pace[row] = rng.uniform(0.4, 1)
+        self._goal = state[:, 2:4]
+        drawn = np.stack([np.append(rng.normal(0, GUSTY, 2), rng.random()) for rng in rngs])
+        self._sway = np.where(drawn[:, 2:] > STEADY, drawn[:, :2], self._sway)
+        way = np.where(self._stray[:, None], state[:, 2:4], fork.routed(state, self._lane))
+        action = towards(state[:, :2], way, SPEED) * torch.from_numpy(self._pace).float()[:, None]
+        return (action + torch.from_numpy(self._sway).float()).clamp(-1, 1)
 
 
 class Stepping:

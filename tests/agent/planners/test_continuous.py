@@ -136,10 +136,13 @@ def test_contradicting_settings_are_refused(wrong):
 
 def test_coloured_noise_has_deviation_one_and_is_smooth_in_time():
     mean = torch.zeros(1, 8, 2)
-    smooth, white = ICEM(colour=3.0).noise(mean, 4000, seeded()), CEM().noise(mean, 4000, seeded())
+    smooth, white = (one.noise(mean, 4000, seeded(), 1) for one in (ICEM(colour=3.0), CEM()))
     torch.testing.assert_close(smooth.std(1), torch.ones(1, 8, 2), atol=0.05, rtol=0)
 
     def change(noise: torch.Tensor) -> float:
         return (noise[:, :, 1:] - noise[:, :, :-1]).square().mean().item()
 
     assert change(smooth) < 0.5 * change(white)
+
+    blocks = ICEM(colour=3.0).noise(torch.zeros(1, 2, 8), 4000, seeded(), 4)  # two blocks of four steps
+    assert torch.allclose(blocks.unflatten(3, (4, 2)).flatten(2, 3), smooth), "the environment's steps, not the blocks"

@@ -134,6 +134,29 @@ def test_the_bridge_is_quicker_on_average_and_the_way_around_is_sure():
     assert (walk(FORK, "bold", 50, 80, risk=0.0) <= 20).all()
 
 
+def test_the_explorer_of_the_fork_goes_everywhere_on_every_way():
+    environments = Environments("jepa_pretrain/ForkAnywhere-v0", 48, 32)
+    seen, rngs = environments.reset(list(range(48))), [np.random.default_rng(n) for n in range(48)]
+    acting = behaviour("explorer", environments.name, environments.actions)
+    acting.begin()
+    assert (seen.state[:, :2] - seen.state[:, 2:4]).norm(dim=1).min() > 0.5
+    places, goals, strays = [seen.state], [], []
+    for _ in range(80):
+        seen = environments.step(acting.act(seen, rngs))
+        places.append(seen.state)
+        goals.append(seen.state[:, 2:4])
+        strays.append(torch.from_numpy(acting._stray.copy()))
+    environments.close()
+    assert seen.running.all(), "nobody ends early: the lucky ones would be missing in long stretches"
+    at, renewed = torch.stack(places), (torch.stack(goals)[1:] != torch.stack(goals)[:-1]).any(2)
+    straying = torch.stack(strays).any(0)
+    assert (renewed.sum(0)[~straying] >= 1).float().mean() > 0.8, "one goal after another"
+    assert ((at[1:-1, :, 4] - at[2:, :, 4])[renewed] >= 0).all() and (at[2:, :, 4][renewed] == 0).all()
+    between = (at[..., 0] - 0.5).abs() < 0.05
+    for low, high in ((0.03, 0.12), (0.44, 0.56), (0.55, 0.74), (0.88, 0.97)):  # above, bridge, pit, below
+        assert (between & (at[..., 1] > low) & (at[..., 1] < high)).any(0).sum() >= 3
+
+
 def test_the_gust_blows_once():
     world = fork.Chasm(1, risk=1.0)
     world.reset(np.arange(1), [0], [{"state": (0.44, 0.5)}])
