@@ -12,7 +12,7 @@ from jepa_pretrain.acting.load import load_mind, load_size, weighted
 from jepa_pretrain.acting.outcomes import Counting, Trapped, counted, show, spent
 from jepa_pretrain.acting.search import OWN, Search, searching
 from jepa_pretrain.acting.staged import Passed, staged_trials, undertaking
-from jepa_pretrain.agent import tworoom
+from jepa_pretrain.agent import tworoom, umaze
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.configurator import LITTLE
@@ -28,6 +28,7 @@ from jepa_pretrain.evals.result import check_out, write
 
 FLOORS = ("random", "straight", "expert")
 TRAPS = {"jepa_pretrain/Fork-v0": fallen}
+KNOWN = (("offset", tworoom.NAME), ("far", tworoom.NAME), ("far", umaze.NAME))  # goals beside drawn ones
 BUDGET = {"offset": 50, "far": 100, "drawn": 100}
 
 
@@ -56,7 +57,8 @@ def evaluate(
         env: Gymnasium id of an environment that can be put at its goal, such as swm/TwoRoom-v1 or the worlds of this
             package.
         goals: drawn - by the environment; in TwoRoom, offset - 25 steps ahead in an expert's episode
-            (stable-worldmodel's protocol), the default there - or far, in the other room.
+            (stable-worldmodel's protocol), the default there - or far, in the other room; in PointMaze_UMaze-v3 far is
+            the other arm of the U.
         episodes: Trials; starts that are solved already are not among them.
         search: How plans are searched for, in place of the agent's own way.
         budget: Steps that a trial may take; 100 by default, offset goals 50.
@@ -74,8 +76,9 @@ def evaluate(
     """
     check_out(out)
     goals = goals or ("offset" if env == tworoom.NAME else "drawn")
-    if goals != "drawn" and env != tworoom.NAME:
-        raise UserError(f"{goals} goals are known in {tworoom.NAME} only; take --goals drawn in {env}")
+    if (goals, env) not in KNOWN and goals != "drawn":
+        places = " and ".join(name for one, name in KNOWN if one == goals)
+        raise UserError(f"{goals} goals are known in {places} only; take --goals drawn in {env}")
     if agent in FLOORS and (task or adapt or weights or mode != "configured" or search != OWN):
         raise UserError(
             f"{agent} has no modes, does not plan or learn and is told no task: --mode, --adapt, --task, --weights and "
@@ -136,6 +139,8 @@ def _trials(
 ) -> list[Trial]:
     if goals == "offset":
         return tworoom.offset_trials(environments, episodes, seed, variation)
+    if environments.name == umaze.NAME and goals == "far":
+        return umaze.far_trials(episodes, seed)
     if goals == "far":
         return tworoom.far_trials(episodes, seed, variation)
     return drawn_trials(environments, episodes, seed, tworoom.options_of(variation))

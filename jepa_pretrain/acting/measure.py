@@ -23,24 +23,36 @@ from jepa_pretrain.contracts import Episode, UserError
 from jepa_pretrain.data.trajectories import read_episodes, windows
 from jepa_pretrain.evals.result import check_out, write
 
+TINY = 1e-12  # variance of a number that never changes
 PUSHES, STEPS = 64, 25  # trials against the wall, and environment steps of each
 AWAY = 30.0  # pixels that a push keeps from the door
 
 
-def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out: str | None = None) -> None:
+def measure(
+    agent: str,
+    data: str,
+    horizon: int = 10,
+    frames: int = 10_000,
+    readout: str | None = None,
+    out: str | None = None,
+) -> None:
     """Measure a world model's predictions on recorded behaviour that it was not trained on.
 
     Args:
         agent: Folder of the world model, of an ensemble, or of an agent.
         data: Trajectory shards of `agent collect`, recorded with another seed.
         horizon: Steps of the model that are rolled out.
-        frames: Of the recordings that are read, at most; every other episode fits the regression.
+        frames: Of the recordings that are read, at most.
+        readout: Trajectory shards that the regression is fitted on, such as those of the training; by default every
+            other episode of the data, which are few for numbers that are hard to read.
         out: File, or folder, for the outcome as JSON.
     """
     check_out(out)
     model, console = load_mind(agent).model, Console(highlight=False, soft_wrap=True)
     episodes = read_episodes(data, frames, console)
     fitted, tested = episodes[0::2], episodes[1::2]  # behaviours lie in shards of their own
+    if readout is not None:
+        fitted, tested = read_episodes(readout, console=console), episodes
     episodes = fitted + tested
     states = encoded(model, episodes)[:, 0]  # (S, D)
     truth = torch.cat([one.proprio for one in episodes])
@@ -52,6 +64,8 @@ def measure(agent: str, data: str, horizon: int = 10, frames: int = 10_000, out:
         raise UserError(f"no episode is {horizon * model.block} steps long: lower --horizon")
     result: dict[str, Any] = {"protocol": "agent-measure", "encoder": agent, "data": data, "windows": len(starts)}
     result["r2"] = 1 - float(_error(reader(states[half:]), truth[half:]) / _error(truth[half:].mean(0), truth[half:]))
+    off, varies = (reader(states[half:]) - truth[half:]).square().mean(0), truth[half:].var(0, unbiased=False)
+    result["r2_each"] = (1 - off / varies.clamp_min(TINY)).tolist()  # of every number that the body feels
     result["horizon"] = _against_horizon(model, episodes, states, truth, starts, horizon, reader)
     if episodes[0].about.get("env") == tworoom.NAME:
         result["through_wall"] = through_wall(model, reader)
@@ -135,6 +149,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
     if "doubt" in result["horizon"][0]:
         told = ", ".join(f"{row['doubt']:.2f}" for row in result["horizon"])
         console.print(f"correlation of the members' disagreement with the error, by step: {told}")
-    console.print(f"the true state is read from encoded ones with R2 {result['r2']:.4f}")
+    each = ", ".join(f"{one:.2f}" for one in result["r2_each"])
+    console.print(f"the true state is read from encoded ones with R2 {result['r2']:.4f}; each number with {each}")
     if "through_wall" in result:
         console.print(f"pushed into the wall for {STEPS} steps, {100 * result['through_wall']:.0f} % end behind it")

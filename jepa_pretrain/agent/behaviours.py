@@ -20,6 +20,7 @@ ALIGNED = 10.0  # pixels beside the door's axis at which one can go straight thr
 U_WAY = torch.tensor(
     [[-1.0, 1], [0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1]]
 )  # cells of PointMaze_UMaze, in order
+STAY = 50  # steps on average after which an explorer of the U goes elsewhere
 BEYOND = 14.0  # pixels behind the wall's axis, where one is through
 BORDER = (21.0, 203.0)  # pixels: between these an agent of TwoRoom stays; a door may be centred beyond them
 
@@ -120,11 +121,29 @@ class UMazeExpert(UMazeStraight):
         return torch.where((here == there)[:, None], state[:, 2:4], U_WAY[here + torch.sign(there - here)])
 
 
+class UMazeExplorer(UMazeExpert):
+    """From place to place along the U, another one now and then, whatever the goal is."""
+
+    def begin(self) -> None:
+        self._goals: Tensor | None = None
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        drawn = torch.stack([U_WAY[rng.integers(len(U_WAY))] + torch.from_numpy(rng.uniform(-0.25, 0.25, 2)).float()
+                             for rng in rngs])  # fmt: skip
+        again = torch.tensor([rng.random() < 1 / STAY for rng in rngs])
+        self._goals = drawn if self._goals is None else torch.where(again[:, None], drawn, self._goals)
+        return super().act(seen, rngs)
+
+    def waypoint(self, state: Tensor) -> Tensor:
+        """Where to go now, (B, 2)."""
+        return super().waypoint(torch.cat([state[:, :2], self._goals], dim=1))
+
+
 FORK = {"bold": partial(ForkWalker, 1.0), "straight": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
         "expert": partial(ForkWalker, 0.0), "explorer": ForkExplorer}  # fmt: skip
 SCRIPTED = {
     "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
-    "PointMaze_UMaze-v3": {"expert": UMazeExpert, "straight": UMazeStraight},
+    "PointMaze_UMaze-v3": {"expert": UMazeExpert, "straight": UMazeStraight, "explorer": UMazeExplorer},
     "jepa_pretrain/FourRooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/Rooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/RoomsSteps-v0": {"expert": lambda: Stepping(RoomsExpert()),

@@ -229,7 +229,7 @@ def _prepare(name: str) -> None:
 def _make(name: str, number: int, size: int) -> Viewed:
     try:
         env = gym.make(name, render_mode="rgb_array", disable_env_checker=True)
-        return Viewed(Placed(env) if name.startswith("PointMaze") else env, number, size)
+        return Viewed(Placed(env, size) if name.startswith("PointMaze") else env, number, size)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{name} lacks a package: pip install 'jepa-pretrain[agent]' ({error})") from None
     except (gym.error.Error, ModuleNotFoundError) as error:

@@ -279,7 +279,7 @@ def test_mistakes_are_explained(agent, recordings, tmp_path):
         distill(agent, str(tmp_path / "small"), str(tmp_path / "p"))
     with pytest.raises(UserError, match="cannot be put at its goal"):
         evaluate("random", "CartPole-v1", parallel=2)
-    with pytest.raises(UserError, match="far goals are known in swm/TwoRoom-v1 only"):
+    with pytest.raises(UserError, match="far goals are known in swm/TwoRoom-v1 and PointMaze_UMaze-v3 only"):
         evaluate("random", TOY, goals="far")
     with pytest.raises(UserError, match="does not plan"):
         evaluate("random", TOY, weights={"goal": 2.0})

@@ -66,7 +66,11 @@ def test_predictions_beat_standing_still(world, recordings, capsys, tmp_path):
     measure(str(world), str(recordings / "val"), horizon=3, out=str(out))
     assert "standing still" in capsys.readouterr().out
     found = json.loads(out.read_text())
-    assert found["r2"] > 0.5
+    assert found["r2"] > 0.5 and len(found["r2_each"]) == 2
+    assert min(found["r2_each"]) <= found["r2"] <= max(found["r2_each"])
+    measure(str(world), str(recordings / "val"), 3, readout=str(recordings / "train"), out=str(out))
+    more = json.loads(out.read_text())
+    assert more["windows"] > found["windows"] and more["r2"] > 0.5
     for row in found["horizon"]:
         assert row["error"] < 0.8 * row["still"] and row["decoded"] < row["decoded_still"], row
 
