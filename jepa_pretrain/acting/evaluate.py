@@ -76,9 +76,7 @@ def evaluate(
     """
     check_out(out)
     goals = goals or ("offset" if env == tworoom.NAME else "drawn")
-    if (goals, env) not in KNOWN and goals != "drawn":
-        places = " and ".join(name for one, name in KNOWN if one == goals)
-        raise UserError(f"{goals} goals are known in {places} only; take --goals drawn in {env}")
+    _check_goals(goals, env)
     if agent in FLOORS and (task or adapt or weights or mode != "configured" or search != OWN):
         raise UserError(
             f"{agent} has no modes, does not plan or learn and is told no task: --mode, --adapt, --task, --weights and "
@@ -108,6 +106,13 @@ def evaluate(
     result |= watched
     show(result, console)
     write(result, out, console)
+
+
+def _check_goals(goals: str, env: str) -> None:
+    """Goals other than drawn ones are known in some environments."""
+    if goals != "drawn" and (goals, env) not in KNOWN:
+        places = " and ".join(name for one, name in KNOWN if one == goals)
+        raise UserError(f"{goals} goals are known in {places} only; take --goals drawn in {env}")
 
 
 def _asked(mind: Agent, search: Search, weights: dict[str, float] | None, mode: str) -> Agent:
