@@ -1,6 +1,6 @@
 """Frozen features on one scale, so that what is faint counts as much as what is glaring.
 
-The features of untrained convolutions differ up to forty times in their deviations over a recording (TwoRoom with random
+Features of untrained convolutions differ up to forty times in their deviations over a recording (TwoRoom with random
 doors), and a projector follows the large ones first.
 """
 
