@@ -42,6 +42,7 @@ from jepa_pretrain.optim import AdamW
 from jepa_pretrain.schedules import Constant, WarmupCosine
 
 CHUNK = 256  # frames encoded at a time
+HEADS = 4  # of a transformer as dynamics
 
 
 def train(
@@ -50,6 +51,8 @@ def train(
     encoder: str = "conv",
     frozen: bool = True,
     dynamics: Literal["mlp", "transformer"] = "mlp",
+    dynamics_width: int | None = None,
+    dynamics_depth: int = 2,
     objective: Literal["vicreg", "changes", "sigreg"] = "vicreg",
     width: int = 64,
     hidden: tuple[int, ...] = (256,),
@@ -72,6 +75,8 @@ def train(
             encoder's folder, or timm:NAME.
         frozen: Keep the encoder as it is and train the projector and the dynamics alone; false trains it along.
         dynamics: mlp - next state from state and action; transformer - from all states so far.
+        dynamics_width: Of their hidden layers; 256 for mlp, 128 for transformer; more where layouts change.
+        dynamics_depth: Number of hidden layers, or of blocks.
         objective: vicreg - variance and covariance, similarity in time and an inverse model (PLDM, eb_jepa); changes -
             the same, and variance and covariance of what changes within a stretch too, for worlds where something else
             stands still for an episode, such as doors; sigreg - prediction and SIGReg alone (LeWM).
@@ -98,7 +103,7 @@ def train(
     if acted is None:
         raise UserError(f"{data} does not say what actions there are: record it with `agent collect`")
     seeing = _encoder(encoder, episodes[0].frames.shape[-1])
-    predict = partial(_dynamics, dynamics, width, block * acted["width"])
+    predict = partial(_dynamics, dynamics, width, block * acted["width"], dynamics_width, dynamics_depth)
     low, high = (tuple(acted.get(key, ())) for key in ("low", "high"))
     world = World(seeing, predict(), width, tuple(hidden), block, frozen, low, high, frames, standardise)
     method = _method(world, objective, lr)
@@ -130,10 +135,13 @@ def _encoder(name: str, size: int) -> nn.Module:
     return found.encoder
 
 
-def _dynamics(kind: str, width: int, actions: int) -> nn.Module:
+def _dynamics(kind: str, state: int, actions: int, width: int | None, depth: int) -> nn.Module:
+    width = (256 if kind == "mlp" else 128) if width is None else width
+    if depth < 1 or width < HEADS or width % HEADS:
+        raise UserError(f"dynamics have a layer or more of a multiple of {HEADS} numbers, not {depth} of {width}")
     if kind == "mlp":
-        return ResidualMLP(width, actions)
-    return TemporalPredictor(width, actions=actions, width=128, depth=2, heads=4, residual=True)
+        return ResidualMLP(state, actions, hidden=width, depth=depth)
+    return TemporalPredictor(state, actions=actions, width=width, depth=depth, heads=HEADS, residual=True)
 
 
 def _method(world: World, objective: str, lr: float) -> PLDM:

@@ -20,7 +20,8 @@ ALIGNED = 10.0  # pixels beside the door's axis at which one can go straight thr
 U_WAY = torch.tensor(
     [[-1.0, 1], [0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1]]
 )  # cells of PointMaze_UMaze, in order
-STAY = 50  # steps on average after which an explorer of the U goes elsewhere
+STAY = 50  # steps on average after which an explorer goes elsewhere
+NEAR = 5.0  # pixels at which an explorer of TwoRoom has arrived
 BEYOND = 14.0  # pixels behind the wall's axis, where one is through
 BORDER = (21.0, 203.0)  # pixels: between these an agent of TwoRoom stays; a door may be centred beyond them
 
@@ -92,6 +93,28 @@ class TwoRoomExpert(TwoRoomStraight):
         return torch.where(across, torch.where(aligned, beyond, door), target)
 
 
+class TwoRoomExplorer(TwoRoomExpert):
+    """From place to place, whatever the target is: by the door, or straight on, which often ends at the wall."""
+
+    def begin(self) -> None:
+        self._goals: Tensor | None = None  # (B, 2)
+
+    def act(self, seen: Seen, rngs: list[np.random.Generator]) -> Tensor:
+        drawn = torch.from_numpy(np.stack([rng.uniform(*BORDER, 2) for rng in rngs])).float()
+        bold = torch.tensor([rng.random() < 0.5 for rng in rngs])
+        again = torch.tensor([rng.random() < 1 / STAY for rng in rngs])
+        if self._goals is None:
+            self._goals, self._bold = drawn, bold
+        again |= (seen.state[:, :2] - self._goals).norm(dim=1) < NEAR
+        self._goals = torch.where(again[:, None], drawn, self._goals)
+        self._bold = torch.where(again, bold, self._bold)
+        return super().act(seen, rngs)
+
+    def waypoint(self, state: Tensor) -> Tensor:
+        own = torch.cat([state[:, :2], self._goals, state[:, 4:]], dim=1)
+        return torch.where(self._bold[:, None], self._goals, super().waypoint(own))
+
+
 def _towards(agent: Tensor, goal: Tensor) -> Tensor:
     """A step of length one, or less where the goal is nearer than that (5 pixels), (B, 2)."""
     gap = (goal - agent) / 5.0
@@ -142,7 +165,7 @@ class UMazeExplorer(UMazeExpert):
 FORK = {"bold": partial(ForkWalker, 1.0), "straight": partial(ForkWalker, 1.0), "careful": partial(ForkWalker, 0.0),
         "expert": partial(ForkWalker, 0.0), "explorer": ForkExplorer}  # fmt: skip
 SCRIPTED = {
-    "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight},
+    "swm/TwoRoom-v1": {"expert": TwoRoomExpert, "straight": TwoRoomStraight, "explorer": TwoRoomExplorer},
     "PointMaze_UMaze-v3": {"expert": UMazeExpert, "straight": UMazeStraight, "explorer": UMazeExplorer},
     "jepa_pretrain/FourRooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},
     "jepa_pretrain/Rooms-v0": {"expert": RoomsExpert, "explorer": RoomsExplorer},

@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from jepa_pretrain.acting.evaluate import evaluate
 from jepa_pretrain.acting.outcomes import counted
 from jepa_pretrain.agent import tworoom
 from jepa_pretrain.agent.actor import Planning
-from jepa_pretrain.agent.behaviours import TwoRoomExpert, TwoRoomStraight
+from jepa_pretrain.agent.behaviours import TwoRoomExpert, TwoRoomExplorer, TwoRoomStraight
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.environments import Environments
 from jepa_pretrain.agent.planners.cem import CEM
@@ -83,6 +84,19 @@ def test_far_goals_need_the_door(environments):
         run(environments, Acting(kind(), [0] * 8), trials, 100) for kind in (TwoRoomExpert, TwoRoomStraight)
     )
     assert all(expert.won) and sum(straight.won) < 10
+
+
+def test_an_explorer_goes_to_and_fro_and_bumps_into_the_wall(environments):
+    explorer, rngs = TwoRoomExplorer(), [np.random.default_rng(seed) for seed in range(8)]
+    explorer.begin()
+    seen, before, stuck, rooms = environments.reset(list(range(8))), None, 0, []
+    for _ in range(150):
+        action = explorer.act(seen, rngs)
+        before, seen = seen.state[:, :2], environments.step(action)
+        stuck += int((((before - seen.state[:, :2]).norm(dim=1) < 1) & (action.norm(dim=1) > 0.9)).sum())
+        rooms.append(seen.state[:, 0] > tworoom.WALL)
+    crossings = (torch.stack(rooms)[1:] != torch.stack(rooms)[:-1]).sum(0)
+    assert crossings.max() >= 2 and stuck > 20
 
 
 def test_planning_is_told_the_goal_and_replans_where_a_block_ends(environments):
