@@ -1,6 +1,7 @@
 """`jepa-pretrain agent critic`: how many steps it is to a goal, learned from recordings alone."""
 
 import time
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -29,6 +30,7 @@ def critic(
     batch_size: int = 512,
     expectile: float = 0.9,
     discount: float = 0.98,
+    goals: Literal["any", "episode"] = "any",
     seed: int = 0,
 ) -> None:
     """Train a critic on recorded behaviour, and write it with its world model as an agent.
@@ -41,17 +43,22 @@ def critic(
         batch_size: Pairs of state and goal per step.
         expectile: Weight of a way shorter than expected, in .5..1: the more the recordings wander, the higher.
         discount: Of each step of the model: what is further than 1 / (1 - discount) steps hardly counts as further.
+        goals: any - half of them any recorded states; episode - all of the same episode, where each has a layout of its
+            own. The other half lie ahead in the same episode.
         seed: Names the initial weights and the pairs.
     """
     if not 0.5 <= expectile < 1:
         raise UserError(f"an expectile lies in .5..1, found {expectile}")
     began, console = time.perf_counter(), Console(highlight=False, soft_wrap=True)
     model = load_mind(world).model
-    states, goals = model_steps(model, read_episodes(data, console=console))
+    states, resting = model_steps(model, read_episodes(data, console=console))
     torch.manual_seed(seed)
     made = StepsToGo(model.width, model.grid_tokens, discount)
     generator = torch.Generator().manual_seed(seed)
-    loss = learn_steps(made, states, generator, steps, batch_size, expectile=expectile, goals=goals)
+    loss = learn_steps(
+        made, states, generator, steps, batch_size,
+        expectile=expectile, goals=resting, within=goals == "episode",
+    )  # fmt: skip
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON, {}, {"steps": 1.0})
     folder = save_agent(Agent(model, Cost(model.action, {"steps": made}), default_planner(model), task, seed=seed), out)
     console.print(f"{steps} steps in {time.perf_counter() - began:.0f} s: loss {loss:.4f}; in {folder}")

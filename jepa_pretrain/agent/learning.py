@@ -53,6 +53,7 @@ def learn_steps(
     expectile: float = 0.9,
     momentum: float = 0.98,
     goals: list[Tensor] | None = None,
+    within: bool = False,
 ) -> float:
     """Steps-to-go by temporal differences on recorded states, without actions (as in IQL, arXiv 2110.06169).
 
@@ -71,6 +72,7 @@ def learn_steps(
         momentum: of the copy that gives the targets.
         goals: what these states are like as goals, at rest; the states themselves where they do not tell how things
             move. A goal is reached by who comes past it.
+        within: no goals of other episodes, which are of another layout.
 
     Returns:
         The mean loss of the last tenth.
@@ -85,7 +87,7 @@ def learn_steps(
     slow, states = EMA(critic), pairs.states
 
     def loss(chosen: Tensor) -> Tensor:
-        here, goal, known = pairs.draw(chosen, generator)
+        here, goal, known = pairs.draw(chosen, generator, within)
         bound = critic.discounted(known).to(states)  # (B,)
         with torch.no_grad():
             later = slow.module.between(states[here + 1], pairs.goals[goal])
@@ -104,7 +106,8 @@ class Pairs(NamedTuple):
 
     states: Tensor  # (M, N, D), episode after episode
     goals: Tensor  # (M, N, D), the same as goals
-    left: Tensor  # (M,) states that follow in the same episode
+    past: Tensor  # (M,) states before it in the same episode
+    left: Tensor  # (M,) states that follow
     starts: Tensor  # (P,) those that something follows
 
     @classmethod
@@ -114,22 +117,28 @@ class Pairs(NamedTuple):
         wanted = long if goals is None else [one for one in goals if len(one) > 1]
         if not long:
             raise UserError("steps-to-go are learned from episodes of two states or more, found none")
+        past = torch.cat([torch.arange(len(one)) for one in long])
         left = torch.cat([torch.arange(len(one) - 1, -1, -1) for one in long])
-        return cls(torch.cat(long), torch.cat(wanted), left, left.nonzero()[:, 0])
+        return cls(torch.cat(long), torch.cat(wanted), past, left, left.nonzero()[:, 0])
 
-    def draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, chosen: Tensor, generator: torch.Generator, within: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Goals for some starts: half ahead in the same episode, half anywhere.
 
         Args:
             chosen: `(B,)`, which starts.
             generator: on the CPU.
+            within: anywhere in the same episode.
 
         Returns:
             Numbers of states and of goals, and the steps that are known to suffice, infinite where none are; `(B,)`.
         """
         here = self.starts[chosen]
         ahead = (torch.rand(len(here), generator=generator) * (self.left[here] + 1)).long()  # 0 is the state itself
-        anywhere = torch.randint(len(self.states), here.shape, generator=generator)
+        if within:
+            length = self.past[here] + self.left[here] + 1
+            anywhere = here - self.past[here] + (torch.rand(len(here), generator=generator) * length).long()
+        else:
+            anywhere = torch.randint(len(self.states), here.shape, generator=generator)
         hindsight = torch.arange(len(here)) < len(here) // 2
         goal = torch.where(hindsight, here + ahead, anywhere)
         far = goal - here

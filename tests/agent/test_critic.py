@@ -8,7 +8,7 @@ from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.calibration import calibration, coverage
 from jepa_pretrain.agent.cost import Cost
 from jepa_pretrain.agent.critic import EnergyAfter, EnergyToCome, StepsToGo
-from jepa_pretrain.agent.learning import learn_energy, learn_steps
+from jepa_pretrain.agent.learning import Pairs, learn_energy, learn_steps
 from jepa_pretrain.agent.memory import Memory, Moment
 from jepa_pretrain.agent.planners.cem import CEM
 from jepa_pretrain.agent.task import Task
@@ -176,3 +176,15 @@ def test_mistakes_are_named():
         StepsToGo(1, discount=1.0)
     with pytest.raises(UserError, match="as many outcomes"):
         calibration(torch.zeros(3), torch.zeros(4))
+
+
+def test_goals_are_of_the_same_episode_where_that_is_asked_for():
+    pairs = Pairs.of([torch.full((length, 1, 1), float(number)) for number, length in enumerate((5, 1, 9, 3))])
+    chosen = torch.randint(len(pairs.starts), (600,), generator=seeded())
+    here, goal, known = pairs.draw(chosen, seeded(), within=True)
+    assert (pairs.states[here] == pairs.states[goal]).all()
+    behind = goal < here
+    assert 0.1 < behind.float().mean() < 0.4 and torch.isinf(known[behind]).all()
+    assert (known[~behind] == (goal - here)[~behind]).all()
+    here, goal, _ = pairs.draw(chosen, seeded())
+    assert (pairs.states[here] != pairs.states[goal]).float().mean() > 0.2
