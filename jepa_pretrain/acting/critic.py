@@ -28,6 +28,7 @@ def critic(
     out: str,
     steps: int = 2000,
     batch_size: int = 512,
+    lr: float = 1e-3,
     expectile: float = 0.9,
     discount: float = 0.98,
     goals: Literal["any", "episode"] = "any",
@@ -41,6 +42,7 @@ def critic(
         out: Folder for the agent: the world model, the critic as its cost, a planner.
         steps: Training steps.
         batch_size: Pairs of state and goal per step.
+        lr: First learning rate.
         expectile: Weight of a way shorter than expected, in .5..1: the more the recordings wander, the higher.
         discount: Of each step of the model: what is further than 1 / (1 - discount) steps hardly counts as further.
         goals: any - half of them any recorded states; episode - all of the same episode, where each has a layout of its
@@ -56,7 +58,7 @@ def critic(
     made = StepsToGo(model.width, model.grid_tokens, discount)
     generator = torch.Generator().manual_seed(seed)
     loss = learn_steps(
-        made, states, generator, steps, batch_size,
+        made, states, generator, steps, batch_size, lr,
         expectile=expectile, goals=resting, within=goals == "episode",
     )  # fmt: skip
     task = Task(torch.zeros(1, model.grid_tokens, model.width), HORIZON, {}, {"steps": 1.0})

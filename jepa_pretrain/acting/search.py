@@ -15,8 +15,14 @@ from jepa_pretrain.agent.planners.mcts import MCTS
 from jepa_pretrain.agent.planners.mppi import MPPI
 from jepa_pretrain.agent.planners.planner import Planner
 from jepa_pretrain.agent.searches import hierarchy_of
+from jepa_pretrain.agent.uncertainty import Stochastic, members
 from jepa_pretrain.contracts import UserError
 
+SAMPLES, ITERATIONS, STARTS = 64, 20, 1  # of a planner that is asked for by name
+SIZES = {  # what can be said of which
+    "gradient": ("iterations", "starts"), "joint": ("iterations", "starts"), "cem": ("samples", "iterations"),
+    "icem": ("samples", "iterations"), "mppi": ("samples", "iterations"), "beam": ("samples",), "mcts": ("samples",),
+}  # fmt: skip
 FLAT = 8  # model steps that an agent with levels looks ahead where it is asked to plan on the lowest alone
 
 
@@ -28,9 +34,9 @@ class Search:
         planner: Searches for plans, with the settings below; gradient for a world model by default. hierarchical and
             joint need an agent of `agent levels`, which plans so by itself; any other plans on its lowest level alone.
         horizon: Steps of the model to look ahead; 8 for a world model by default.
-        samples: Plans per iteration of the sampling planners; width of a beam; simulations of MCTS.
-        iterations: Of any planner but those of several levels.
-        starts: Plans that the gradient planner, or joint, improves side by side.
+        samples: Plans per iteration of the sampling planners, width of a beam, simulations of MCTS; 64 by default.
+        iterations: Of gradient, joint and the sampling planners; 20 by default.
+        starts: Plans that gradient, or joint, improves side by side; 1 by default.
         levels: Plan on so many levels, the lowest ones.
         lifted: Measure sub-goals in the latent space of the level that sets them; false looks them up among recorded
             states of the level below.
@@ -42,9 +48,9 @@ class Search:
 
     planner: Literal["gradient", "cem", "icem", "mppi", "beam", "mcts", "hierarchical", "joint"] | None = None
     horizon: int | None = None
-    samples: int = 64
-    iterations: int = 20
-    starts: int = 1
+    samples: int | None = None
+    iterations: int | None = None
+    starts: int | None = None
     levels: int | None = None
     lifted: bool | None = None
     near: float | None = None
@@ -64,25 +70,45 @@ def searching(mind: Agent, search: Search) -> Agent:
         search: What differs from its own way.
 
     Raises:
-        UserError: Levels are asked of an agent that has none, or not so many.
+        UserError: Levels are asked of an agent that has none, or not so many; futures or risk where nothing is
+            uncertain.
     """
     own, task = hierarchy_of(mind.planner), mind.task
+    for size in ("samples", "iterations", "starts"):
+        if getattr(search, size) is not None and size not in SIZES.get(search.planner, ()):
+            named = f"{search.planner} has no {size}" if search.planner else f"name the planner that {size} are for"
+            having = ", ".join(name for name, sizes in SIZES.items() if size in sizes)
+            raise UserError(f"{named}: these have {size}: {having}")
     if search.planner in (None, "hierarchical", "joint"):
         planner = _on_levels(mind.planner, own, search)
     else:
-        planner = _flat(search.planner, search.samples, search.iterations, search.starts)
+        planner = _flat(search.planner, search)
     if own is not None and hierarchy_of(planner) is None:
         task = replace(task, horizon=FLAT)
     if search.horizon is not None:
         task = replace(task, horizon=search.horizon)
-    if search.risk is not None:
-        task = replace(task, risk=search.risk)
+    chance, doubt = _unsure(mind, own)
     if search.futures is not None:
+        if not chance:
+            raise UserError("this agent knows one future, as it has no latent variable: `agent levels` trains one")
         task = replace(task, samples=search.futures)
+    if search.risk is not None:
+        if search.risk and not chance and not doubt:
+            raise UserError(
+                "risk takes a latent variable (`agent levels`) or members (`agent train`), this agent has neither"
+            )
+        task = replace(task, risk=search.risk)
     return replace(mind, planner=planner, task=task)
 
 
-def _flat(name: str, samples: int, iterations: int, starts: int) -> Planner:
+def _unsure(mind: Agent, levels: Hierarchical | None) -> tuple[bool, bool]:
+    """Whether chance comes into what an agent imagines, on any level, and whether there are members to differ."""
+    models = [*members(mind.model), *(level.model for level in (levels.levels if levels else ()))]
+    return any(isinstance(one, Stochastic) for one in models), len(members(mind.model)) > 1
+
+
+def _flat(name: str, search: Search) -> Planner:
+    samples, iterations, starts = _sizes(search)
     if name == "gradient":
         return Gradient(starts=starts, iterations=iterations)
     if name == "beam":
@@ -91,6 +117,13 @@ def _flat(name: str, samples: int, iterations: int, starts: int) -> Planner:
         return MCTS(simulations=samples)
     kind = {"cem": CEM, "icem": ICEM, "mppi": MPPI}[name]
     return kind(samples=samples, iterations=iterations, elites=max(samples // 8, 2))
+
+
+def _sizes(search: Search) -> tuple[int, int, int]:
+    """Samples, iterations and starts."""
+    asked = zip((search.samples, search.iterations, search.starts), (SAMPLES, ITERATIONS, STARTS), strict=True)
+    samples, iterations, starts = (usual if one is None else one for one, usual in asked)
+    return samples, iterations, starts
 
 
 def _on_levels(planner: Planner, own: Hierarchical | None, search: Search) -> Planner:
@@ -109,7 +142,8 @@ def _on_levels(planner: Planner, own: Hierarchical | None, search: Search) -> Pl
     lifted = own.lifted if search.lifted is None else search.lifted
     found = replace(own, levels=uppers, lifted=lifted)
     if search.planner == "joint":
-        return Joint(found, search.starts, search.iterations)
+        _, iterations, starts = _sizes(search)
+        return Joint(found, starts, iterations)
     return replace(planner, first=found) if isinstance(planner, Joint) and search.planner is None else found
 
 

@@ -23,6 +23,7 @@ from jepa_pretrain.acting.levels import levels
 from jepa_pretrain.acting.load import load_mind, weighted
 from jepa_pretrain.acting.measure import measure
 from jepa_pretrain.acting.plan import plan
+from jepa_pretrain.acting.search import Search, searching
 from jepa_pretrain.acting.show import show
 from jepa_pretrain.acting.staged import Passed
 from jepa_pretrain.acting.train import train
@@ -196,6 +197,9 @@ def test_an_ensemble_doubts_what_it_never_saw(recordings, tmp_path, capsys):
     evaluate(str(tmp_path / "agent"), TOY, episodes=4, parallel=4, budget=4, weights={"uncertainty": 3.0})
     task = weighted(mind, {"uncertainty": 3.0, "steps": 0.5})
     assert (dict(task.u), dict(task.v)) == ({"uncertainty": 3.0}, {"steps": 0.5})
+    assert searching(mind, Search(risk=2.0)).task.risk == 2.0
+    with pytest.raises(UserError, match="knows one future"):
+        searching(mind, Search(futures=4))
     assert not weighted(mind, {"steps": 0}).v
     with pytest.raises(UserError, match="no term or critic of this agent is called distance"):
         weighted(mind, {"distance": 1.0})

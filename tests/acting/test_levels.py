@@ -91,13 +91,20 @@ def test_levels_are_chosen_for_a_search(agent):
     assert upper.u["recorded"] == pytest.approx(0.5 * upper.pace)
     reach = (upper.model.action.high - own.model.action.high) / (5 * own.cost.recorded.std)
     torch.testing.assert_close(reach, torch.ones(2))
-    flat = searching(mind, Search(levels=1, risk=0.5, futures=3))
-    assert flat.task.samples == 3
-    assert isinstance(flat.planner, Gradient) and (flat.task.horizon, flat.task.risk) == (8, 0.5)
+    flat = searching(mind, Search(levels=1))
+    assert isinstance(flat.planner, Gradient) and flat.task.horizon == 8
     assert searching(mind, Search(planner="gradient")).task.horizon == 8 != mind.task.horizon
     assert not torch.equal(decided(mind), decided(flat))
-    with pytest.raises(UserError, match="levels 1 to 3, asked for 4"):
-        searching(mind, Search(levels=4))
+    refused = [
+        (Search(levels=4), "has levels 1 to 3"),
+        (Search(futures=3), "one future"),
+        (Search(risk=1.0), "neither"),
+        (Search(starts=2), "name the planner that starts are for: these have starts: gradient, joint"),
+        (Search(planner="gradient", samples=9), "gradient has no samples"),
+    ]
+    for asked, told in refused:
+        with pytest.raises(UserError, match=told):
+            searching(mind, asked)
 
 
 def test_it_is_measured_and_shown(agent, world, tmp_path):
@@ -123,6 +130,8 @@ def test_what_cannot_be_known_gets_a_latent_variable(recordings, world, tmp_path
     assert dict(load_agent(tmp_path / "chance").task.v) == {"steps": 1.0}
     model = load_agent(tmp_path / "chance").model
     assert isinstance(model, Stochastic) and model.chances == 3
+    task = searching(load_agent(tmp_path / "chance"), Search(futures=4, risk=1.0)).task
+    assert (task.samples, task.risk) == (4, 1.0)
     torch.testing.assert_close(model.encode(FRAMES), load_world(world).encode(FRAMES))
     with pytest.raises(UserError, match="one level alone needs values"):
         levels(world, recordings, str(tmp_path / "none"), ())
