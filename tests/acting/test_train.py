@@ -59,6 +59,19 @@ def test_a_trained_world_is_a_planners_world_model(world, recordings):
     assert plan.cost < still
 
 
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+def test_dynamics_have_the_size_that_is_asked_for(recordings, tmp_path, kind):
+    small = dict(steps=1, batch_size=8, block=2, rollout=2, width=8, dynamics=kind)
+    train(str(recordings / "val"), str(tmp_path / "w"), "pixels", dynamics_width=32, dynamics_depth=3, **small)
+    dynamics = load_world(str(tmp_path / "w")).world.dynamics
+    if kind == "mlp":
+        assert [one.out_features for one in dynamics.net[::2]] == [32, 32, 32, 8]
+    else:
+        assert (dynamics.config["width"], dynamics.config["depth"]) == (32, 3)
+    with pytest.raises(UserError, match="a multiple of 4 numbers, not 2 of 30"):
+        train(str(recordings / "val"), str(tmp_path / "w"), "pixels", dynamics_width=30, **small)
+
+
 def test_predictions_beat_standing_still(world, recordings, capsys, tmp_path):
     import json
 
