@@ -70,8 +70,8 @@ def collect(
     Args:
         env: Gymnasium id, such as swm/TwoRoom-v1 or CartPole-v1.
         out: Folder for the shards and their index.
-        behaviour: random; sticky - random, held for ten steps on average; expert and straight where the environment
-            has these. Several joined by + have equal shares of the frames, such as expert+sticky.
+        behaviour: random; sticky - random, held for ten steps on average; expert, explorer and straight where the
+            environment has these. Several joined by + have equal shares of the frames, such as expert+sticky.
         frames: To record, in all.
         size: Height and width of the pictures.
         seed: Other seeds give other episodes.

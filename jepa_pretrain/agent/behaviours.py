@@ -180,7 +180,7 @@ def behaviour(name: str, environment: str, actions: Actions) -> Behaviour:
     """A behaviour by its name.
 
     Args:
-        name: `random`, `sticky`, or a scripted one where the environment has such: `expert`, `straight`.
+        name: `random`, `sticky`, or a scripted one where the environment has such: `expert`, `explorer`, `straight`.
         environment: Gymnasium id.
         actions: What can be done there.
     """
