@@ -66,8 +66,9 @@ def test_a_data_worker_that_dies_is_named(undisturbed, command, tmp_path):
 
     assert run([*command, "--data.workers", "1"], log, at_batch(10, kill_worker)) == 1
     text = log.read_text()
-    assert "error: a data worker died" in text and "killed by signal: Killed" in text and "--ckpt_path last" in text
-    assert "Traceback" not in text
+    assert "error: a data worker died" in text and "--ckpt_path last" in text and "Traceback" not in text
+    # torch hears of it from a signal, or, where its queue was being waited on, from the process that is no more
+    assert "killed by signal: Killed" in text or "exited unexpectedly" in text
     assert run([*command, "--data.workers", "1"], log) == 0
     assert differences(undisturbed, tmp_path / "run") == []
 
