@@ -70,15 +70,11 @@ def searching(mind: Agent, search: Search) -> Agent:
         search: What differs from its own way.
 
     Raises:
-        UserError: Levels are asked of an agent that has none, or not so many; futures or risk where nothing is
-            uncertain.
+        UserError: Levels are asked of an agent that has none, or not so many; a size that the planner has not;
+            futures or risk where nothing is uncertain.
     """
     own, task = hierarchy_of(mind.planner), mind.task
-    for size in ("samples", "iterations", "starts"):
-        if getattr(search, size) is not None and size not in SIZES.get(search.planner, ()):
-            named = f"{search.planner} has no {size}" if search.planner else f"name the planner that {size} are for"
-            having = ", ".join(name for name, sizes in SIZES.items() if size in sizes)
-            raise UserError(f"{named}: these have {size}: {having}")
+    _check_sizes(search)
     if search.planner in (None, "hierarchical", "joint"):
         planner = _on_levels(mind.planner, own, search)
     else:
@@ -99,6 +95,15 @@ def searching(mind: Agent, search: Search) -> Agent:
             )
         task = replace(task, risk=search.risk)
     return replace(mind, planner=planner, task=task)
+
+
+def _check_sizes(search: Search) -> None:
+    """Refuse a size that the planner has no use for, rather than leave it aside."""
+    for size in ("samples", "iterations", "starts"):
+        if getattr(search, size) is not None and size not in SIZES.get(search.planner, ()):
+            named = f"{search.planner} has no {size}" if search.planner else f"name the planner that {size} are for"
+            having = ", ".join(name for name, sizes in SIZES.items() if size in sizes)
+            raise UserError(f"{named}: these have {size}: {having}")
 
 
 def _unsure(mind: Agent, levels: Hierarchical | None) -> tuple[bool, bool]:
