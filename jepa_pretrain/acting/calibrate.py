@@ -16,7 +16,7 @@ from jepa_pretrain.acting.evaluate import pursuit
 from jepa_pretrain.acting.load import load_mind
 from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.calibration import calibration
-from jepa_pretrain.agent.critic import StepsToGo
+from jepa_pretrain.agent.critic import ToGoal
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.trials import Decides, Outcome, Pursuit, run
 from jepa_pretrain.contracts import UserError
@@ -68,13 +68,13 @@ def calibrate(
     write(result, out, console)
 
 
-def steps_critic(mind: Agent) -> StepsToGo:
+def steps_critic(mind: Agent) -> ToGoal:
     """The critic of steps that an agent's task weighs.
 
     Raises:
         UserError: it has none.
     """
-    found = [mind.cost.critics[name] for name in mind.task.v if isinstance(mind.cost.critics[name], StepsToGo)]
+    found = [mind.cost.critics[name] for name in mind.task.v if isinstance(mind.cost.critics[name], ToGoal)]
     if not found:
         raise UserError("this agent has no critic of steps: `agent critic` makes one")
     return found[0]
@@ -88,7 +88,7 @@ class Foreseeing:
         critic: Says how far it still is.
     """
 
-    def __init__(self, decides: Decides, critic: StepsToGo) -> None:
+    def __init__(self, decides: Decides, critic: ToGoal) -> None:
         self.decides, self.critic = decides, critic
         self.first = self.count = self.time = 0
         self.said: list[tuple[Tensor, int, Tensor]] = []  # trials, how many decisions came before, steps to go

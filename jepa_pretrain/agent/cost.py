@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jepa_pretrain.agent.critic import StepsToGo
+from jepa_pretrain.agent.critic import ToGoal
 from jepa_pretrain.agent.recorded import Recorded
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.agent.world_model import ActionSpace, Continuous
@@ -133,7 +133,7 @@ class Cost(nn.Module):
 
 def _at_steps(critic: nn.Module, states: Tensor, task: Task) -> Tensor:
     """A critic at every state of a plan, `(B, L, N, D)` -> `(B, L)`."""
-    if isinstance(critic, StepsToGo):
+    if isinstance(critic, ToGoal):
         return critic.along(states, task.goal)
     batch, steps = states.shape[:2]
     rows = torch.arange(batch, device=states.device).repeat_interleave(steps)

@@ -121,10 +121,30 @@ class EnergyToCome(EnergyAfter):
         return states, energies[:, 1:] @ weight
 
 
-class StepsToGo(nn.Module):
-    """Model steps from a state to a goal, discounted: (1 - discount^n) / (1 - discount) for n steps.
+class ToGoal(nn.Module):
+    """Says how far states are from any goal; counts at every step of a plan, as a distance does."""
 
-    It counts at every step of a plan: like a distance, and unlike a sum to come, it says how far each state still is.
+    every_step = True
+
+    def along(self, states: Tensor, goal: Tensor) -> Tensor:
+        """States on the way to one goal each, `(B, L, N, D)`, `(B or 1, N, D)` -> `(B, L)`."""
+        raise NotImplementedError
+
+    def steps(self, value: Tensor) -> Tensor:
+        """Model steps that a value of `along` stands for, of the same shape."""
+        raise NotImplementedError
+
+    def between(self, state: Tensor, goal: Tensor) -> Tensor:
+        """`(B, N, D)`, `(B or 1, N, D)` -> `(B,)`."""
+        return self.along(state[:, None], goal)[:, 0]
+
+    def forward(self, state: Tensor, task: Task) -> Tensor:
+        """`(B, N, D)` -> `(B,)`."""
+        return self.between(state, task.goal)
+
+
+class StepsToGo(ToGoal):
+    """Model steps from a state to a goal, discounted: (1 - discount^n) / (1 - discount) for n steps.
 
     Args:
         width: D of a state.
@@ -136,8 +156,6 @@ class StepsToGo(nn.Module):
         UserError: a discount outside 0..1.
     """
 
-    every_step = True
-
     def __init__(self, width: int, tokens: int = 1, discount: float = 0.98, hidden: int = 256) -> None:
         super().__init__()
         if not 0 < discount < 1:
@@ -147,10 +165,6 @@ class StepsToGo(nn.Module):
         self.register_buffer("centre", torch.zeros(width * tokens))  # of the states it learned from
         self.register_buffer("scale", torch.ones(()))
         self.net = mlp(3 * width * tokens, hidden, 1)
-
-    def between(self, state: Tensor, goal: Tensor) -> Tensor:
-        """`(B, N, D)`, `(B or 1, N, D)` -> `(B,)`."""
-        return self.along(state[:, None], goal)[:, 0]
 
     def along(self, states: Tensor, goal: Tensor) -> Tensor:
         """States on the way to one goal each, `(B, L, N, D)`, `(B or 1, N, D)` -> `(B, L)`.
@@ -164,10 +178,6 @@ class StepsToGo(nn.Module):
         rest = self.net[1:]
         values = [rest(F.linear(one, own) + towards) for one in s.unbind(1)]  # (B, 1) each
         return F.softplus(torch.cat(values, dim=1))
-
-    def forward(self, state: Tensor, task: Task) -> Tensor:
-        """`(B, N, D)` -> `(B,)`."""
-        return self.between(state, task.goal)
 
     def steps(self, value: Tensor) -> Tensor:
         """Steps that a discounted value stands for; the other way round than `discounted`."""

@@ -21,6 +21,7 @@ from jepa_pretrain.agent.learned import Learned
 from jepa_pretrain.agent.levels import LevelModel, model_of
 from jepa_pretrain.agent.memory import Memory
 from jepa_pretrain.agent.plain import NUMBERS, module_of, refusing, settings, under
+from jepa_pretrain.agent.quasimetric import Quasimetric
 from jepa_pretrain.agent.readout import Readout
 from jepa_pretrain.agent.searches import describe, planner_of, space_of
 from jepa_pretrain.agent.task import Task
@@ -35,7 +36,7 @@ from jepa_pretrain.models.world import World
 from jepa_pretrain.untrusted import MIB, parse_json, printable, read_text, shown, whole
 
 FORMAT = 1
-CRITICS = {one.__name__: one for one in (StepsToGo, EnergyAfter, EnergyToCome)}
+CRITICS = {one.__name__: one for one in (StepsToGo, Quasimetric, EnergyAfter, EnergyToCome)}
 POLICIES = {"Policy": Policy}
 GUARDRAILS = {one.__name__: one for one in (HalfSpace, KeepOut)}
 MEMBERS = 64  # world models of an ensemble, at most

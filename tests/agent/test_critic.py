@@ -7,10 +7,11 @@ from known_worlds import Maze
 from jepa_pretrain.agent.actor import Planning
 from jepa_pretrain.agent.calibration import calibration, coverage
 from jepa_pretrain.agent.cost import Cost
-from jepa_pretrain.agent.critic import EnergyAfter, EnergyToCome, StepsToGo
+from jepa_pretrain.agent.critic import EnergyAfter, EnergyToCome, StepsToGo, ToGoal
 from jepa_pretrain.agent.learning import Pairs, learn_energy, learn_steps
 from jepa_pretrain.agent.memory import Memory, Moment
 from jepa_pretrain.agent.planners.cem import CEM
+from jepa_pretrain.agent.quasimetric import Quasimetric, learn_quasimetric
 from jepa_pretrain.agent.task import Task
 from jepa_pretrain.contracts import UserError
 
@@ -97,13 +98,17 @@ def going(world: Maze, walks: int, steps: int) -> list[torch.Tensor]:
     return list(torch.stack(states, 1))
 
 
-@pytest.fixture(scope="module")
-def taught() -> StepsToGo:
+@pytest.fixture(scope="module", params=["iql", "qrl"])
+def taught(request) -> ToGoal:
     """A critic that saw people walk through the maze, some of them at random."""
     torch.manual_seed(0)
-    critic = StepsToGo(2, discount=0.95, hidden=64)
     walks = wandering(Maze(), 200, 60) + going(Maze(), 400, 20)
-    learn_steps(critic, walks, seeded(), steps=1000, batch=256, rate=3e-3, expectile=0.8, momentum=0.9)
+    if request.param == "qrl":
+        critic = Quasimetric(2, size=16, components=4, hidden=64)
+        learn_quasimetric(critic, walks, seeded(), steps=800, batch=256, rate=3e-3)
+    else:
+        critic = StepsToGo(2, discount=0.95, hidden=64)
+        learn_steps(critic, walks, seeded(), steps=1000, batch=256, rate=3e-3, expectile=0.8, momentum=0.9)
     return critic
 
 
@@ -160,6 +165,43 @@ def test_the_parts_of_the_first_layer_add_up_to_what_it_reads():
     torch.testing.assert_close(critic.between(states[:, 2], goal), read[:, 2])
 
 
+def test_a_quasimetric_is_nought_at_the_goal_and_obeys_the_triangle():
+    torch.manual_seed(0)
+    critic = Quasimetric(3, tokens=2, size=8, components=2, hidden=16)
+    a, b, c = torch.randn(3, 50, 2, 3)
+    assert critic.between(a, a).abs().max() < 1e-5
+    assert (critic.between(a, b) + critic.between(b, c) >= critic.between(a, c) - 1e-5).all()
+    assert not torch.allclose(critic.between(a, b), critic.between(b, a))
+    torch.testing.assert_close(
+        critic.along(torch.stack([a, b], 1), c), torch.stack([critic.between(a, c), critic.between(b, c)], 1)
+    )
+
+
+def test_a_quasimetric_learns_what_cannot_be_undone():
+    """A circle of ten places that is walked in one direction: next door behind is nine steps away."""
+    torch.manual_seed(0)
+    angle = torch.arange(60) * 2 * torch.pi / 10
+    walk = torch.stack([angle.cos(), angle.sin()], -1)[:, None]  # (60, 1, 2)
+    critic = Quasimetric(2, size=32, components=8, hidden=64)
+    learn_quasimetric(critic, [walk], seeded(), steps=800, batch=128, rate=3e-3)
+    with torch.no_grad():
+        onward = torch.stack([critic.between(walk[:1], walk[n][None])[0] for n in range(1, 10)])
+    torch.testing.assert_close(onward, torch.arange(1.0, 10), atol=0.15, rtol=0.2)
+
+
+def test_goals_at_rest_are_reached_by_who_comes_past():
+    """States that tell a speed, goals that do not: from each moment to the same place at rest it is no way at all."""
+    torch.manual_seed(0)
+    places = torch.rand(40, 1, 1, generator=seeded()) + torch.linspace(0, 4, 21)[:, None]  # (40, 21, 1)
+    moving = [torch.stack([one, torch.ones_like(one)], -1) for one in places]
+    resting = [torch.stack([one, torch.zeros_like(one)], -1) for one in places]
+    critic = Quasimetric(2, size=16, components=4, hidden=64)
+    learn_quasimetric(critic, moving, seeded(), steps=500, batch=128, rate=3e-3, goals=resting)
+    with torch.no_grad():
+        assert critic.between(moving[0], resting[0]).mean() < 0.3
+        assert critic.between(moving[0][:1], resting[0][10:11]).item() == pytest.approx(10, rel=0.2)
+
+
 def test_steps_and_their_discounted_value_are_inverse():
     critic, steps = StepsToGo(2, discount=0.9), torch.arange(20.0)
     torch.testing.assert_close(critic.steps(critic.discounted(steps)), steps, atol=1e-3, rtol=1e-3)
@@ -170,6 +212,10 @@ def test_mistakes_are_named():
         learn_energy(EnergyAfter(1), Memory(5), seeded())
     with pytest.raises(UserError, match="episodes of two states or more"):
         learn_steps(StepsToGo(2), [torch.zeros(1, 1, 2)], seeded())
+    with pytest.raises(UserError, match="episodes of two states or more"):
+        learn_quasimetric(Quasimetric(2), [torch.zeros(1, 1, 2)], seeded())
+    with pytest.raises(UserError, match="64 numbers cannot be shared out to 7"):
+        Quasimetric(2, components=7)
     with pytest.raises(UserError, match="levels in 0"):
         EnergyAfter(1, quantiles=(1.5,))
     with pytest.raises(UserError, match="discount between 0 and 1"):
