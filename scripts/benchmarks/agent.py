@@ -9,6 +9,7 @@ intervals and ms per action, and, for the guardrail, in how many episodes the tr
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jepa_pretrain.acting.guard import keep_out, place_reader
 from jepa_pretrain.acting.load import load_mind, load_size
 from jepa_pretrain.acting.outcomes import counted
 from jepa_pretrain.agent import tworoom
+from jepa_pretrain.agent.agent import Agent
 from jepa_pretrain.agent.behaviours import behaviour
 from jepa_pretrain.agent.drawn import drawn_trials
 from jepa_pretrain.agent.environments import Environments, Seen
@@ -105,6 +107,24 @@ class Lines:
         return table
 
 
+def latency(environments: Environments, mind: Agent, seed: int, rounds: int = 10) -> tuple[float, float]:
+    """Milliseconds of processor time that one decision for all environments takes the policy, and its planner.
+
+    Pictures are encoded; the sides take turns, the medians count.
+    """
+    environments.reset([seed + row for row in range(environments.count)])
+    pictures, sides = environments.pictures(), [replace(mind, reactive=one, seed=seed) for one in (True, False)]
+    times = torch.zeros(rounds + 1, len(sides))
+    for turn in range(rounds + 1):
+        for number, side in enumerate(sides):
+            side.pursue(pictures.flip(0))
+            began = time.process_time()
+            side.act(pictures)
+            times[turn, number] = 1000 * (time.process_time() - began)
+    policy, planner = times[1:].median(dim=0).values.tolist()  # the first turn warms up
+    return policy, planner
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("world", "agent", "data"):
@@ -139,6 +159,11 @@ def main() -> None:
         policy = load_mind(asked.policy, asked.seed)
         rows.add("distilled policy", pursuit(policy, asked.seed), trials)
         rows.add("planner started by the policy", pursuit(replace(policy, reactive=False), asked.seed), trials)
+    if "latency" in parts and asked.policy:
+        policy, planner = latency(environments, load_mind(asked.policy, asked.seed), asked.seed)
+        print(
+            f"a decision for {PARALLEL}: policy {policy:.2f} ms, planner {planner:.1f} ms, ratio {planner / policy:.1f}"
+        )
     if "guardrail" in parts and isinstance(mind.model.action, Continuous):
         disc = DISCS[asked.env]
         past = around(disc, asked.episodes, asked.seed)
