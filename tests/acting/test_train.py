@@ -88,9 +88,11 @@ def test_predictions_beat_standing_still(world, recordings, capsys, tmp_path):
         assert row["error"] < 0.8 * row["still"] and row["decoded"] < row["decoded_still"], row
 
 
-def test_a_critic_makes_it_an_agent(world, recordings, tmp_path):
+@pytest.mark.parametrize("objective", ["iql", "qrl"])
+def test_a_critic_makes_it_an_agent(world, recordings, tmp_path, objective):
     """Its critic knows what is near, and the whole acts on pictures."""
-    critic(str(world), str(recordings / "train"), str(tmp_path / "agent"), steps=150, batch_size=128)
+    folder = str(tmp_path / "agent")
+    critic(str(world), str(recordings / "train"), folder, steps=150, batch_size=128, objective=objective)
     agent = load_agent(tmp_path / "agent")
     assert dict(agent.task.v) == {"steps": 1.0} and not agent.task.u
     places = torch.tensor([[0.1, 0.5], [0.2, 0.5], [0.5, 0.5], [0.9, 0.5]])
@@ -150,5 +152,11 @@ def test_mistakes_are_explained(recordings, tmp_path):
     collect(toy_environment.NAME, str(tmp_path / "odd"), frames=60, size=24)
     with pytest.raises(UserError, match=r"an expectile lies in .5..1"):
         critic("nowhere", "nothing", "nowhere", expectile=0.2)
+    with pytest.raises(UserError, match="qrl has no discount, expectile; it has: longest"):
+        critic("nowhere", "nothing", "nowhere", objective="qrl", expectile=0.8, discount=0.9)
+    with pytest.raises(UserError, match="iql has no longest; it has: expectile, discount"):
+        critic("nowhere", "nothing", "nowhere", longest=9)
+    with pytest.raises(UserError, match="the longest way takes some steps, found 0"):
+        critic("nowhere", "nothing", "nowhere", objective="qrl", longest=0)
     with pytest.raises(UserError, match="not 24"):
         train(str(tmp_path / "odd"), str(tmp_path / "w"), steps=1)
