@@ -122,9 +122,24 @@ class EnergyToCome(EnergyAfter):
 
 
 class ToGoal(nn.Module):
-    """Says how far states are from any goal; counts at every step of a plan, as a distance does."""
+    """Says how far states are from any goal; counts at every step of a plan, as a distance does.
+
+    Args:
+        numbers: N D of a state.
+    """
 
     every_step = True
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(numbers))  # of the states it learned from
+        self.register_buffer("scale", torch.ones(()))
+
+    def standardise(self, states: Tensor) -> None:
+        """Take centre and scale from states `(M, N, D)`."""
+        flat = states.flatten(1)
+        self.centre.copy_(flat.mean(0))
+        self.scale.copy_((flat - self.centre).square().mean().sqrt().clamp_min(1e-6))
 
     def along(self, states: Tensor, goal: Tensor) -> Tensor:
         """States on the way to one goal each, `(B, L, N, D)`, `(B or 1, N, D)` -> `(B, L)`."""
@@ -157,13 +172,11 @@ class StepsToGo(ToGoal):
     """
 
     def __init__(self, width: int, tokens: int = 1, discount: float = 0.98, hidden: int = 256) -> None:
-        super().__init__()
+        super().__init__(width * tokens)
         if not 0 < discount < 1:
             raise UserError(f"steps to go need a discount between 0 and 1, found {discount}")
         self.config: dict[str, Any] = dict(width=width, tokens=tokens, discount=discount, hidden=hidden)
         self.discount = discount
-        self.register_buffer("centre", torch.zeros(width * tokens))  # of the states it learned from
-        self.register_buffer("scale", torch.ones(()))
         self.net = mlp(3 * width * tokens, hidden, 1)
 
     def along(self, states: Tensor, goal: Tensor) -> Tensor:

@@ -81,9 +81,7 @@ def learn_steps(
         UserError: no episode of two states.
     """
     pairs = Pairs.of(episodes, goals)
-    flat = pairs.states.flatten(1)
-    critic.centre.copy_(flat.mean(0))
-    critic.scale.copy_((flat - critic.centre).square().mean().sqrt().clamp_min(1e-6))
+    critic.standardise(pairs.states)
     slow, states = EMA(critic), pairs.states
 
     def loss(chosen: Tensor) -> Tensor:

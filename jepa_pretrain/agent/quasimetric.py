@@ -41,13 +41,11 @@ class Quasimetric(ToGoal):
     """
 
     def __init__(self, width: int, tokens: int = 1, size: int = 64, components: int = 8, hidden: int = 256) -> None:
-        super().__init__()
+        super().__init__(width * tokens)
         if components < 1 or size < 1 or size % components:
             raise UserError(f"{size} numbers cannot be shared out to {components} components")
         self.config: dict[str, Any] = dict(width=width, tokens=tokens, size=size, components=components, hidden=hidden)
         self.components = components
-        self.register_buffer("centre", torch.zeros(width * tokens))  # of the states it learned from
-        self.register_buffer("scale", torch.ones(()))
         self.net = mlp(width * tokens, hidden, 2 * size)
 
     def embed(self, states: Tensor) -> Tensor:
@@ -102,10 +100,8 @@ def learn_quasimetric(
         UserError: no episode of two states.
     """
     pairs = Pairs.of(episodes, goals)
-    flat = pairs.states.flatten(1)
-    critic.centre.copy_(flat.mean(0))
-    critic.scale.copy_((flat - critic.centre).square().mean().sqrt().clamp_min(1e-6))
-    multiplier = torch.zeros((), device=flat.device, requires_grad=True)  # its logarithm
+    critic.standardise(pairs.states)
+    multiplier = torch.zeros((), device=pairs.states.device, requires_grad=True)  # its logarithm
     dual = torch.optim.Adam([multiplier], lr=DUAL_RATE)
 
     def loss(chosen: Tensor) -> Tensor:
